@@ -1,0 +1,1 @@
+"""Bytes ⇄ messages: sans-IO, and the words that all rooms share."""

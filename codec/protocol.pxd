@@ -1,0 +1,14 @@
+# cython: language_level=3
+"""The rules of one connection, without the connection."""
+
+from codec.buffer cimport Cursor
+
+
+cdef class Protocol:
+    """Sans-IO: bytes in, messages out. A subclass for each family of protocols and side."""
+
+    # The next whole message in `c`, with c.p moved behind it, or None when more bytes are needed. What it returns is the
+    # protocol's own class. Raises ProtocolError when the connection cannot go on.
+    cdef object receive(self, Cursor* c)
+    # True when no half of a message is remembered outside of the bytes that were left in the cursor.
+    cdef bint between(self) noexcept

@@ -1,0 +1,31 @@
+# cython: language_level=3
+"""Finding the end of a Thrift binary struct without decoding it."""
+
+from codec.buffer cimport Cursor
+from libc.stdint cimport int32_t, uint8_t
+
+cdef enum:
+    # Kitex's and Apache's own depth limit for skipped data (gopkg `defaultRecursionDepth`, Apache `DEFAULT_RECURSION_DEPTH`).
+    MAX_DEPTH = 64
+
+
+cdef struct Level:
+    uint8_t kind      # what is open: struct, list (or set), map
+    uint8_t key       # element type of a list, key type of a map
+    uint8_t value     # value type of a map
+    uint8_t on_value  # in a map: the key is done, the value is next
+    int32_t count     # elements or pairs that are still to come
+
+
+cdef struct Scan:
+    # State between two calls, so that a message that trickles in is looked at once and not again from its start.
+    Level levels[MAX_DEPTH + 1]
+    int depth
+    Py_ssize_t skip   # bytes of the value at hand that have yet to arrive and be passed over
+
+
+# Walk a struct, or one value of wire type `kind`.
+cdef void scan_start(Scan* s) noexcept
+cdef void scan_start_value(Scan* s, uint8_t kind) noexcept
+# 1: it ended at c.p. 0: more bytes are needed. -1: ProtocolError was raised.
+cdef int scan(Scan* s, Cursor* c) except -1

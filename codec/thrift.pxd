@@ -1,0 +1,109 @@
+# cython: language_level=3
+"""Thrift messages in every framing that Kitex puts on a plain connection."""
+
+from codec.buffer cimport Cursor, WriteBuffer
+from codec.plan cimport ArgsPlan, ResultPlan
+from codec.protocol cimport Protocol
+from codec.scan cimport Scan
+from codec.ttheader cimport Header
+from libc.stdint cimport int32_t, uint8_t, uint32_t
+
+
+cdef enum:
+    # Bits of a framing; the values of Kitex's `transport.Protocol`.
+    BUFFERED = 0
+    TTHEADER = 2
+    FRAMED = 4
+
+cdef enum:
+    # Message types of Thrift.
+    CALL = 1
+    REPLY = 2
+    EXCEPTION = 3
+    ONEWAY = 4
+
+
+cdef class Route:
+    """One method, as the codec needs it; `target` belongs to whoever serves it."""
+
+    cdef readonly object spec
+    cdef readonly bytes name
+    cdef readonly bint oneway
+    cdef public object target
+    cdef ArgsPlan args
+    cdef ResultPlan result
+
+
+cdef class Request:
+    """A call that arrived."""
+
+    cdef readonly Route route        # None when there is no such method
+    cdef readonly bytes name
+    cdef readonly int type
+    cdef readonly int32_t seqid
+    cdef readonly int framing
+    cdef readonly bint strict
+    cdef readonly Header header      # None without TTHeader
+    cdef readonly tuple args
+    cdef readonly object error       # the ApplicationError to answer with instead of calling the method
+    cdef readonly bint fatal         # answer, then close: where the next message begins is not known
+    cdef readonly Py_ssize_t size    # bytes on the wire
+
+
+cdef class Reply:
+    """An answer that arrived."""
+
+    cdef readonly int32_t seqid
+    cdef readonly object value
+    cdef readonly object error       # an exception to raise, or None
+    cdef readonly Header header
+    cdef readonly Py_ssize_t size
+
+
+cdef struct Envelope:
+    # Where one message lies, found without decoding it.
+    int framing
+    const uint8_t* body              # first byte of the Thrift message
+    const uint8_t* end               # first byte after it
+
+
+cdef struct Marks:
+    # Where lengths are to be filled in once the body is written; -1 where there is none.
+    Py_ssize_t packet
+    Py_ssize_t frame
+
+
+cdef class ThriftProtocol(Protocol):
+    cdef Py_ssize_t max_message
+    cdef Scan progress               # of a buffered message that has not arrived whole
+    cdef Py_ssize_t scanned          # its bytes that `progress` has seen, 0 between messages
+    cdef Py_ssize_t head             # length of its head
+
+    cdef Header header               # of the message that `find` found last; None without TTHeader
+
+    # 1: found, 0: more bytes are needed.
+    cdef int find(self, Cursor* c, Envelope* e) except -1
+    cdef int find_end(self, Cursor* c, Envelope* e) except -1
+    cdef Py_ssize_t checked(self, uint32_t size, str what) except -1
+
+
+cdef class ThriftServerProtocol(ThriftProtocol):
+    cdef dict routes                 # bytes → Route, over all services
+    cdef dict services               # str → dict of the same
+
+    cdef Route route_for(self, bytes name, Header header)
+    cdef int reply(self, Request request, object value, WriteBuffer out, dict strings) except -1
+    # 1: an exception of the IDL was written as the method's reply. 0: it is not declared, nothing was written.
+    cdef int declared(self, Request request, object error, WriteBuffer out, dict strings) except -1
+    cdef int begin(self, Request r, Marks* m, int type, WriteBuffer out, dict strings) except -1
+    cdef object nobody(self, Request r)
+    cdef object broken(self, Cursor* c, object error)
+    cdef int empty(self, Request request, WriteBuffer out, dict strings) except -1
+    cdef int fail(self, Request request, int type, str message, WriteBuffer out, dict strings) except -1
+
+
+cdef class ThriftClientProtocol(ThriftProtocol):
+    cdef readonly int framing
+    cdef dict pending                # seqid → Route of the calls that wait for an answer
+
+    cdef int call(self, Route route, tuple args, int32_t seqid, WriteBuffer out, dict ints, dict strings) except -1

@@ -1,0 +1,617 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""Thrift messages in every framing that Kitex puts on a plain connection.
+
+Each message says for itself how it is framed, so one connection may mix them (Kitex `default_codec.go`, `checkPayload`). With W0 and
+W1 the first and second big-endian word:
+
+    W1 = 1000 ....                      TTHeader; what follows it is one of the next two
+    W0 = 8001 ....                      buffered: the message alone, its end is found by walking it
+    W1 = 8001 ....                      framed: W0 is the length
+    W0 small, W1 begins with a letter   buffered, old head without a version: W0 is the length of the name
+    W1 small, 0 < W1 < W0               framed, old head
+
+The old heads are Apache Thrift's; Kitex refuses them. Anything else is a ProtocolError, after which a connection cannot go on.
+
+A ThriftServerProtocol turns bytes into Requests and writes replies; a ThriftClientProtocol writes calls and turns bytes into Replies.
+Neither knows sockets, clocks or tasks.
+"""
+
+from codec.buffer cimport get32, left, put32, reserve
+from codec.scan cimport scan, scan_start, scan_start_value
+from codec.ttheader cimport begin_header, end_header, read_header
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.unicode cimport PyUnicode_DecodeUTF8
+from libc.stdint cimport uint32_t
+from libc.string cimport memcpy
+
+from codec.errors import (
+    ApplicationError,
+    ApplicationErrorType,
+    BusinessError,
+    EncodeError,
+    ProtocolError,
+    ProtocolErrorKind,
+    UnknownMethod,
+    UnknownService,
+    application_error,
+)
+from codec.ttheader import StringKey
+
+cdef enum:
+    VERSION_MASK = 0xFFFF0000
+    VERSION_1 = 0x80010000
+    TTHEADER_MAGIC = 0x10000000
+    # A method name longer than this is taken for garbage; real ones are below 100 bytes. It also tells old heads from noise.
+    MAX_NAME = 4096
+    # Bytes that decide how a message is framed.
+    DETECT = 8
+    # TTHeader int key "MsgType" and its decimal values.
+    KEY_MSG_TYPE = 22
+
+# Thrift's own default for the size of a frame (`TConfiguration.DEFAULT_MAX_FRAME_SIZE`), and ours unless the config says otherwise.
+DEFAULT_MAX_MESSAGE = 16384000
+
+FRAMINGS = {"buffered": BUFFERED, "framed": FRAMED, "ttheader": TTHEADER, "ttheader-framed": TTHEADER | FRAMED}
+FRAMING_NAMES = {number: name for name, number in FRAMINGS.items()}
+
+cdef object INVALID_DATA = ProtocolErrorKind.INVALID_DATA
+cdef object NEGATIVE_SIZE = ProtocolErrorKind.NEGATIVE_SIZE
+cdef object SIZE_LIMIT = ProtocolErrorKind.SIZE_LIMIT
+cdef str BUSINESS_STATUS = StringKey.BUSINESS_STATUS
+
+
+cdef class Route:
+    """One method as the codec needs it. `spec` is its MethodSpec; `target` is the owner's own."""
+
+    def __init__(self, spec, target=None):
+        self.spec = spec
+        self.name = spec.name.encode()
+        self.oneway = spec.oneway
+        self.target = target
+        self.args = spec.args_plan
+        self.result = spec.result_plan
+
+    def __repr__(self):
+        return f"<Route {self.name.decode()}>"
+
+
+cdef class Request:
+    """A call that arrived.
+
+    `error`, if not None, is the ApplicationError to answer with instead of calling the method; `fatal` says that the connection must be
+    closed after the answer, because where the next message begins is not known.
+    """
+
+    @property
+    def method(self):
+        """The method's name as text."""
+        return self.name.decode("utf-8", "replace")
+
+    @property
+    def framing_name(self):
+        """How it was framed: buffered, framed, ttheader or ttheader-framed."""
+        return FRAMING_NAMES[self.framing]
+
+    def __repr__(self):
+        return f"<Request {self.method} seq {self.seqid} {self.framing_name}>"
+
+
+cdef class Reply:
+    """An answer that arrived: `value`, or `error` to raise."""
+
+    def __repr__(self):
+        return f"<Reply seq {self.seqid} {self.error or self.value!r}>"
+
+
+cdef struct Head:
+    int type
+    int32_t seqid
+    const uint8_t* name
+    Py_ssize_t name_size
+    bint strict
+
+
+cdef int read_head(const uint8_t** p, const uint8_t* end, Head* h) except -1:
+    """Read the head of a Thrift message. 1: read, p stands on the struct. 0: more bytes are needed."""
+    cdef uint32_t word
+    cdef Py_ssize_t size
+    if end - p[0] < 4:
+        return 0
+    word = get32(p[0])
+    if word & VERSION_MASK == VERSION_1:
+        if end - p[0] < 8:
+            return 0
+        h.strict = True
+        h.type = word & 0xFF
+        size = <int32_t>get32(p[0] + 4)
+        if size < 0:
+            raise ProtocolError(f"negative length {size} of the method name", NEGATIVE_SIZE)
+        if size > MAX_NAME:
+            raise ProtocolError(f"method name of {size} bytes is longer than {MAX_NAME}", SIZE_LIMIT)
+        if end - p[0] < 12 + size:
+            return 0
+        h.name = p[0] + 8
+        h.seqid = <int32_t>get32(p[0] + 8 + size)
+        p[0] += 12 + size
+    elif word <= MAX_NAME:
+        size = word
+        if end - p[0] < 9 + size:
+            return 0
+        h.strict = False
+        h.name = p[0] + 4
+        h.type = p[0][4 + size]
+        h.seqid = <int32_t>get32(p[0] + 5 + size)
+        p[0] += 9 + size
+    else:
+        raise ProtocolError(f"not a Thrift message: begins with {word:#010x}", ProtocolErrorKind.BAD_VERSION)
+    h.name_size = size
+    return 1
+
+
+cdef inline bint is_letter(uint32_t word) noexcept:
+    """Can the first byte of `word` begin a method name?"""
+    cdef uint8_t c = <uint8_t>(word >> 24)
+    return c'a' <= c <= c'z' or c'A' <= c <= c'Z' or c == c'_'
+
+
+cdef class ThriftProtocol(Protocol):
+    """What both sides share: finding where a message begins and ends. `max_message` bounds its bytes."""
+
+    def __cinit__(self):
+        self.max_message = DEFAULT_MAX_MESSAGE
+        self.scanned = 0
+
+    cdef bint between(self) noexcept:
+        return self.scanned == 0
+
+    cdef int find(self, Cursor* c, Envelope* e) except -1:
+        cdef uint32_t w0, w1
+        cdef Py_ssize_t n = left(c), size
+        cdef Cursor packet
+        if n < DETECT:
+            return 0
+        w0 = get32(c.p)
+        w1 = get32(c.p + 4)
+        self.header = None
+        if w1 & VERSION_MASK == VERSION_1 and w0 & VERSION_MASK != VERSION_1:
+            size = self.checked(w0, "frame")
+            if n < size + 4:
+                return 0
+            e.framing, e.body, e.end = FRAMED, c.p + 4, c.p + 4 + size
+            c.p = e.end
+            return 1
+        if w1 & VERSION_MASK == TTHEADER_MAGIC:
+            size = self.checked(w0, "TTHeader packet")
+            if n < size + 4:
+                return 0
+            packet.p = c.p
+            packet.end = c.p + 4 + size
+            self.header = read_header(&packet)
+            e.framing, e.body, e.end = TTHEADER, packet.p, packet.end
+            if left(&packet) >= DETECT and get32(packet.p) & VERSION_MASK != VERSION_1:
+                # The inner frame's own length counts (Kitex does not compare the two); it cannot reach beyond the packet.
+                size = get32(packet.p)
+                if size > left(&packet) - 4:
+                    raise ProtocolError(
+                        f"frame of {size} bytes inside a TTHeader packet that has {left(&packet) - 4} left", SIZE_LIMIT)
+                e.framing, e.body, e.end = TTHEADER | FRAMED, packet.p + 4, packet.p + 4 + size
+            c.p = packet.end
+            return 1
+        if w0 & VERSION_MASK == VERSION_1 or (0 < w0 <= MAX_NAME and is_letter(w1)):
+            return self.find_end(c, e)
+        if 0 < w1 <= MAX_NAME and w1 + 9 < w0:
+            size = self.checked(w0, "frame")
+            if n < size + 4:
+                return 0
+            e.framing, e.body, e.end = FRAMED, c.p + 4, c.p + 4 + size
+            c.p = e.end
+            return 1
+        raise ProtocolError(
+            f"not a Thrift message in any known framing: begins with {(<const char*>c.p)[:DETECT].hex(' ')}",
+            ProtocolErrorKind.BAD_VERSION)
+
+    cdef Py_ssize_t checked(self, uint32_t size, str what) except -1:
+        if size > <uint32_t>self.max_message:
+            if <int32_t>size < 0:
+                raise ProtocolError(f"negative length {<int32_t>size} of a {what}", NEGATIVE_SIZE)
+            raise ProtocolError(f"{what} of {size} bytes is larger than the limit of {self.max_message}", SIZE_LIMIT)
+        return size
+
+    cdef int find_end(self, Cursor* c, Envelope* e) except -1:
+        """The end of a buffered message, going on where the last call stopped."""
+        cdef Head head
+        cdef const uint8_t* p = c.p
+        cdef Cursor rest
+        cdef int done
+        if self.scanned == 0:
+            if read_head(&p, c.end, &head) == 0:
+                return 0
+            self.head = self.scanned = p - c.p
+            scan_start(&self.progress)
+        rest.p = c.p + self.scanned
+        rest.end = c.end
+        try:
+            done = scan(&self.progress, &rest)
+        except BaseException:
+            self.scanned = 0
+            raise
+        self.scanned = rest.p - c.p
+        if self.scanned > self.max_message or self.progress.skip > self.max_message:
+            self.scanned = 0
+            raise ProtocolError(f"message is larger than the limit of {self.max_message} bytes", SIZE_LIMIT)
+        if not done:
+            return 0
+        self.scanned = 0
+        e.framing, e.body, e.end = BUFFERED, c.p, rest.p
+        c.p = rest.p
+        return 1
+
+
+# ---- writing -------------------------------------------------------------------------------------------------------
+
+
+cdef int begin_message(
+    WriteBuffer out, Marks* m, int framing, bint strict, bytes name, int type, int32_t seqid,
+    int32_t header_seqid, dict ints, dict strings,
+) except -1:
+    cdef Py_ssize_t size = PyBytes_GET_SIZE(name)
+    cdef uint8_t* p
+    m.packet = m.frame = -1
+    if framing & TTHEADER:
+        m.packet = begin_header(out, header_seqid, 0, ints, strings)
+    reserve(out, 16 + size)
+    if framing & FRAMED:
+        m.frame = out.n
+        out.n += 4
+    p = out.p + out.n
+    if strict:
+        put32(p, VERSION_1 | <uint32_t>type)
+        put32(p + 4, <uint32_t>size)
+        memcpy(p + 8, PyBytes_AS_STRING(name), size)
+        put32(p + 8 + size, <uint32_t>seqid)
+        out.n += 12 + size
+    else:
+        put32(p, <uint32_t>size)
+        memcpy(p + 4, PyBytes_AS_STRING(name), size)
+        p[4 + size] = <uint8_t>type
+        put32(p + 5 + size, <uint32_t>seqid)
+        out.n += 9 + size
+    return 0
+
+
+cdef void end_message(WriteBuffer out, Marks* m) noexcept:
+    if m.frame >= 0:
+        put32(out.p + m.frame, <uint32_t>(out.n - m.frame - 4))
+    if m.packet >= 0:
+        end_header(out, m.packet)
+
+
+cdef int write_application_error(WriteBuffer out, int type, str message) except -1:
+    """Exactly the two fields, in this order: Kitex's reader loses its place on any other."""
+    cdef bytes text = message.encode("utf-8", "replace")
+    cdef Py_ssize_t size = PyBytes_GET_SIZE(text)
+    cdef uint8_t* p
+    reserve(out, 15 + size)
+    p = out.p + out.n
+    p[0], p[1], p[2] = 11, 0, 1
+    put32(p + 3, <uint32_t>size)
+    memcpy(p + 7, PyBytes_AS_STRING(text), size)
+    p += 7 + size
+    p[0], p[1], p[2] = 8, 0, 2
+    put32(p + 3, <uint32_t>type)
+    p[7] = 0
+    out.n += 15 + size
+    return 0
+
+
+cdef tuple read_application_error(Cursor* c):
+    """``(type number, message)``; fields may come in any order, unknown ones are passed over."""
+    cdef Scan s
+    cdef int kind, fid, type = 0
+    cdef Py_ssize_t size
+    cdef str message = ""
+    while True:
+        if left(c) < 1:
+            raise ProtocolError("the exception ends in the middle")
+        kind = c.p[0]
+        if kind == 0:
+            c.p += 1
+            return type, message
+        if left(c) < 3:
+            raise ProtocolError("the exception ends in the middle")
+        fid = (c.p[1] << 8) | c.p[2]
+        if kind == 11 and fid == 1 and left(c) >= 7:
+            size = <int32_t>get32(c.p + 3)
+            if size < 0 or left(c) - 7 < size:
+                raise ProtocolError(f"the exception's message claims {size} bytes", NEGATIVE_SIZE if size < 0 else INVALID_DATA)
+            message = PyUnicode_DecodeUTF8(<const char*>c.p + 7, size, "replace")
+            c.p += 7 + size
+        elif kind == 8 and fid == 2 and left(c) >= 7:
+            type = <int32_t>get32(c.p + 3)
+            c.p += 7
+        else:
+            c.p += 3
+            scan_start_value(&s, <uint8_t>kind)
+            if scan(&s, c) == 0:
+                raise ProtocolError("the exception ends in the middle")
+
+
+# ---- server side ---------------------------------------------------------------------------------------------------
+
+
+cdef class ThriftServerProtocol(ThriftProtocol):
+    """The server's side of one connection.
+
+    `routes` maps method names (bytes) to Routes over all services; `services` maps service names to such dicts and is asked first
+    when a TTHeader names its service (`isn`).
+    """
+
+    def __init__(self, dict routes not None, dict services=None, Py_ssize_t max_message=DEFAULT_MAX_MESSAGE):
+        self.routes = routes
+        self.services = services if services is not None else {}
+        self.max_message = max_message
+
+    cdef Route route_for(self, bytes name, Header header):
+        if header is not None:
+            service = header.strings.get("isn")
+            if service is not None:
+                methods = self.services.get(service)
+                if methods is None:
+                    # Kitex: an unknown service still finds a method that exists once; we know no more than that it exists.
+                    if self.services:
+                        return None
+                else:
+                    return (<dict>methods).get(name)
+        return self.routes.get(name)
+
+    cdef object receive(self, Cursor* c):
+        cdef Envelope e
+        cdef Header header
+        cdef Head head
+        cdef Cursor body
+        cdef Request r
+        cdef const uint8_t* start = c.p
+        try:
+            if self.find(c, &e) == 0:
+                return None
+        except ProtocolError as error:
+            return self.broken(c, error)
+        header, self.header = self.header, None
+        r = Request.__new__(Request)
+        r.framing = e.framing
+        r.header = header
+        r.size = c.p - start
+        body.p = e.body
+        body.end = e.end
+        if read_head(&body.p, body.end, &head) == 0:
+            raise ProtocolError(f"a message of {body.end - e.body} bytes ends inside its head")
+        r.name = PyBytes_FromStringAndSize(<const char*>head.name, head.name_size)
+        r.type = head.type
+        r.seqid = head.seqid
+        r.strict = head.strict
+        if head.name_size == 0:
+            raise ProtocolError("a message without a method name")
+        r.route = self.route_for(r.name, header)
+        if r.type != CALL and r.type != ONEWAY:
+            r.error = ApplicationError(f"a server takes calls, not messages of type {r.type}",
+                                       ApplicationErrorType.INVALID_MESSAGE_TYPE)
+        elif r.route is None:
+            r.error = self.nobody(r)
+        else:
+            try:
+                r.args = r.route.args.decode(&body)
+            except ProtocolError as error:
+                r.error = ApplicationError(f"{r.method}: {error.message}", ApplicationErrorType.PROTOCOL_ERROR)
+        return r
+
+    cdef object nobody(self, Request r):
+        service = r.header.strings.get("isn") if r.header is not None else None
+        if service is not None and self.services and service not in self.services:
+            return UnknownService(f"unknown service {service}, method {r.method}")
+        if service is None:
+            service = ", ".join(self.services)
+        return UnknownMethod(f"unknown method {r.method} (service {service})")
+
+    cdef object broken(self, Cursor* c, object error):
+        """A Request that only carries the error to the peer, if the head of a strict message can be read; else raises `error`."""
+        cdef Head head
+        cdef Request r
+        cdef const uint8_t* p = c.p
+        cdef int framing = BUFFERED
+        if left(c) < 12:
+            raise error
+        if get32(p) & VERSION_MASK != VERSION_1:
+            if get32(p + 4) & VERSION_MASK != VERSION_1:
+                raise error
+            framing = FRAMED
+            p += 4
+        try:
+            if read_head(&p, c.end, &head) == 0 or head.name_size == 0:
+                raise error
+        except ProtocolError:
+            raise error
+        r = Request.__new__(Request)
+        r.framing = framing
+        r.name = PyBytes_FromStringAndSize(<const char*>head.name, head.name_size)
+        r.type = head.type
+        r.seqid = head.seqid
+        r.strict = head.strict
+        r.route = self.routes.get(r.name)
+        r.error = ApplicationError(error.message, ApplicationErrorType.PROTOCOL_ERROR)
+        r.fatal = True
+        r.size = left(c)
+        c.p = c.end
+        return r
+
+    cdef int begin(self, Request r, Marks* m, int type, WriteBuffer out, dict strings) except -1:
+        cdef dict ints = None
+        cdef int32_t header_seqid = 0
+        if r.framing & TTHEADER:
+            ints = {KEY_MSG_TYPE: "2" if type == REPLY else "3"}
+            if r.header is not None:
+                header_seqid = r.header.seqid
+        return begin_message(out, m, r.framing, r.strict, r.name, type, r.seqid, header_seqid, ints, strings)
+
+    cdef int reply(self, Request request, object value, WriteBuffer out, dict strings) except -1:
+        """Write the answer `value`. EncodeError when it does not fit the IDL; the buffer is then as before."""
+        cdef Marks m
+        cdef Py_ssize_t start = out.n
+        try:
+            self.begin(request, &m, REPLY, out, strings)
+            request.route.result.encode_value(value, out)
+        except BaseException:
+            out.truncate(start)
+            raise
+        end_message(out, &m)
+        return 0
+
+    cdef int declared(self, Request request, object error, WriteBuffer out, dict strings) except -1:
+        cdef Marks m
+        cdef Py_ssize_t start = out.n
+        try:
+            self.begin(request, &m, REPLY, out, strings)
+            if request.route.result.encode_exception(error, out) == 0:
+                out.truncate(start)
+                return 0
+        except BaseException:
+            out.truncate(start)
+            raise
+        end_message(out, &m)
+        return 1
+
+    cdef int empty(self, Request request, WriteBuffer out, dict strings) except -1:
+        """A reply with nothing in it: what goes with a business status."""
+        cdef Marks m
+        self.begin(request, &m, REPLY, out, strings)
+        out.append(<const char*>b"\0", 1)
+        end_message(out, &m)
+        return 0
+
+    cdef int fail(self, Request request, int type, str message, WriteBuffer out, dict strings) except -1:
+        cdef Marks m
+        self.begin(request, &m, EXCEPTION, out, strings)
+        write_application_error(out, type, message)
+        end_message(out, &m)
+        return 0
+
+    def write_reply(self, Request request not None, value, WriteBuffer out not None, dict strings=None):
+        """Write the answer `value` to `request`. EncodeError when it does not fit the IDL."""
+        self.reply(request, value, out, strings)
+
+    def write_declared(self, Request request not None, error, WriteBuffer out not None, dict strings=None):
+        """Write `error` as the method's reply if its IDL declares it; False, and nothing written, if not."""
+        return bool(self.declared(request, error, out, strings))
+
+    def write_failure(self, Request request not None, int type, str message, WriteBuffer out not None, dict strings=None):
+        """Write an application exception."""
+        self.fail(request, type, message, out, strings)
+
+    def write_empty(self, Request request not None, WriteBuffer out not None, dict strings=None):
+        """Write a reply without a result."""
+        self.empty(request, out, strings)
+
+
+# ---- client side ---------------------------------------------------------------------------------------------------
+
+
+cdef class ThriftClientProtocol(ThriftProtocol):
+    """The client's side of one connection. `framing` is a name of FRAMINGS; replies in another framing are understood too."""
+
+    def __init__(self, str framing="framed", Py_ssize_t max_message=DEFAULT_MAX_MESSAGE):
+        if framing not in FRAMINGS:
+            raise ValueError(f"unknown framing {framing!r}; choose one of {', '.join(FRAMINGS)}")
+        self.framing = FRAMINGS[framing]
+        self.max_message = max_message
+        self.pending = {}
+
+    cdef int call(self, Route route, tuple args, int32_t seqid, WriteBuffer out, dict ints, dict strings) except -1:
+        """Write a call. EncodeError when an argument does not fit the IDL; the buffer is then as before."""
+        cdef Marks m
+        cdef Py_ssize_t start = out.n
+        cdef int type = ONEWAY if route.oneway else CALL
+        try:
+            begin_message(out, &m, self.framing, True, route.name, type, seqid, seqid, ints, strings)
+            route.args.encode(args, out)
+        except BaseException:
+            out.truncate(start)
+            raise
+        end_message(out, &m)
+        if out.n - start > self.max_message:
+            size = out.n - start
+            out.truncate(start)
+            raise EncodeError(f"the call takes {size} bytes, more than the limit of {self.max_message}", route.spec.name)
+        if type == CALL:
+            self.pending[seqid] = route
+        return 0
+
+    cdef object receive(self, Cursor* c):
+        cdef Envelope e
+        cdef Header header
+        cdef Head head
+        cdef Cursor body
+        cdef Reply r
+        cdef Route route
+        cdef const uint8_t* start = c.p
+        if self.find(c, &e) == 0:
+            return None
+        header, self.header = self.header, None
+        body.p = e.body
+        body.end = e.end
+        if read_head(&body.p, body.end, &head) == 0:
+            raise ProtocolError(f"a message of {body.end - e.body} bytes ends inside its head")
+        r = Reply.__new__(Reply)
+        r.seqid = head.seqid
+        r.header = header
+        r.size = c.p - start
+        route = self.pending.pop(head.seqid, None)
+        if route is None and len(self.pending) == 1 and head.type == EXCEPTION:
+            # Some servers answer an exception with another sequence id; it can only belong to the one call under way.
+            r.seqid, route = self.pending.popitem()
+        if route is None:
+            raise ProtocolError(f"an answer with sequence id {head.seqid}, which no call waits for")
+        if head.type == EXCEPTION:
+            type, message = read_application_error(&body)
+            r.error = application_error(message, type)
+        elif head.type != REPLY:
+            raise ProtocolError(f"a client takes replies, not messages of type {head.type}")
+        elif head.name_size != PyBytes_GET_SIZE(route.name) or (<const char*>head.name)[: head.name_size] != route.name:
+            r.error = ApplicationError(
+                f"the answer is for method {(<const char*>head.name)[: head.name_size]!r}, not {route.name!r}",
+                ApplicationErrorType.WRONG_METHOD_NAME)
+        elif header is not None and BUSINESS_STATUS in header.strings and header.strings[BUSINESS_STATUS] != "0":
+            r.error = read_business_status(header.strings)
+        else:
+            try:
+                r.value = route.result.decode(&body)
+            except Exception as error:
+                # Declared exceptions of the IDL, and results that cannot be decoded: the connection is in step in both cases.
+                r.error = error
+        return r
+
+    def forget(self, int32_t seqid):
+        """No answer is waited for any more."""
+        self.pending.pop(seqid, None)
+
+    def write_call(self, Route route not None, tuple args not None, int32_t seqid, WriteBuffer out not None,
+                   dict ints=None, dict strings=None):
+        """Write a call with sequence id `seqid`; `ints` and `strings` are TTHeader infos. EncodeError when an argument does not fit."""
+        self.call(route, args, seqid, out, ints, strings)
+
+
+cdef object read_business_status(dict strings):
+    try:
+        status = int(strings[BUSINESS_STATUS])
+        extra = json_object(strings.get(StringKey.BUSINESS_EXTRA) or "{}")
+    except ValueError as error:
+        return ProtocolError(f"the business status of the answer cannot be read: {error}")
+    return BusinessError(status, strings.get(StringKey.BUSINESS_MESSAGE, ""), extra)
+
+
+def json_object(text):
+    """The JSON object of strings in `text`; ValueError when it is anything else."""
+    import json
+
+    found = json.loads(text)
+    if not isinstance(found, dict):
+        raise ValueError(f"expected a JSON object, got {type(found).__name__}")
+    return {str(key): value if isinstance(value, str) else json.dumps(value) for key, value in found.items()}

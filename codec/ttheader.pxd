@@ -1,0 +1,25 @@
+# cython: language_level=3
+"""TTHeader: the header that Kitex puts before a Thrift or Protobuf message."""
+
+from codec.buffer cimport Cursor, WriteBuffer
+from libc.stdint cimport int32_t, uint16_t
+
+cdef enum:
+    HEADER_FIXED = 14      # bytes before the info area: length, magic, flags, sequence id, info size
+    MAX_INFO = 262140      # 4 × 65535: the info size is a u16 count of 4-byte words
+
+
+cdef class Header:
+    cdef public int32_t seqid
+    cdef public int flags
+    cdef public int protocol_id
+    cdef public dict strings
+    cdef public dict ints
+
+
+# `c` holds one whole TTHeader packet; afterwards c.p stands on the payload.
+cdef Header read_header(Cursor* c)
+# Writes all but the payload; returns where it began, for `end_header`.
+cdef Py_ssize_t begin_header(WriteBuffer out, int32_t seqid, int flags, dict ints, dict strings) except -1
+# Sets LENGTH now that the payload stands behind the header.
+cdef void end_header(WriteBuffer out, Py_ssize_t start) noexcept

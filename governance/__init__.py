@@ -1,0 +1,1 @@
+"""Should this call happen, where, when, again?"""

@@ -1,0 +1,18 @@
+# cython: language_level=3
+"""The facts of one RPC."""
+
+
+cdef class Call:
+    cdef readonly object spec            # MethodSpec
+    cdef readonly str service
+    cdef readonly bint is_server
+    cdef readonly double started         # monotonic seconds
+    cdef public double deadline_at       # monotonic seconds; 0: none
+    cdef public int attempt
+    cdef readonly bint cancelled
+    cdef public str instance
+    cdef object source                   # what the transport knows: header, framing, size
+    cdef object connection
+    cdef dict outgoing                   # TTHeader strings to send; None until asked for
+    cdef object incoming                 # Metadata; None until asked for
+    cdef object scratch                  # the owner's own

@@ -1,0 +1,53 @@
+from contextvars import ContextVar
+from typing import Any
+
+from codec.metadata import Metadata
+from codec.spec import MethodSpec
+
+_current: ContextVar[Call]
+
+class Call:
+    """One RPC: which method, for whom, until when."""
+
+    spec: MethodSpec
+    service: str
+    is_server: bool
+    started: float
+    attempt: int
+    cancelled: bool
+    instance: str | None
+    deadline: float | None
+    def __init__(
+        self,
+        spec: MethodSpec,
+        *,
+        service: str = "",
+        is_server: bool = False,
+        started: float | None = None,
+        deadline: float | None = None,
+        source: Any = None,
+        connection: Any = None,
+    ) -> None: ...
+    @property
+    def method(self) -> str: ...
+    @property
+    def remaining(self) -> float | None: ...
+    @property
+    def expired(self) -> bool: ...
+    @property
+    def elapsed(self) -> float: ...
+    @property
+    def peer(self) -> str: ...
+    @property
+    def protocol(self) -> str: ...
+    @property
+    def metadata(self) -> Metadata: ...
+    @property
+    def send_metadata(self) -> dict[str, str]: ...
+    @property
+    def caller(self) -> str: ...
+    @property
+    def log_id(self) -> str: ...
+    def check(self) -> None: ...
+
+def current() -> Call | None: ...

@@ -1,0 +1,116 @@
+# cython: language_level=3, boundscheck=False, wraparound=False
+"""The facts of one RPC, on either side of it. Made for each call and never used again for another."""
+
+from poller.clock cimport monotonic
+
+from contextvars import ContextVar
+
+from codec.errors import DeadlineExceeded
+from codec.metadata import Metadata
+
+# TTHeader int keys (gopkg `metakey.go`).
+cdef int FROM_SERVICE = 3
+cdef int LOG_ID = 2
+
+_current = ContextVar("weego.call")
+
+
+cdef class Call:
+    """One RPC: which method, for whom, until when.
+
+    A handler gets the one it serves from `weego.current()`; middleware gets it as its first argument. Times are seconds of the
+    monotonic clock; `deadline` is None where there is none.
+    """
+
+    def __init__(self, spec, *, service="", is_server=False, started=None, deadline=None, source=None, connection=None):
+        self.spec = spec
+        self.service = service
+        self.is_server = is_server
+        self.started = monotonic() if started is None else started
+        self.deadline_at = deadline or 0.0
+        self.attempt = 1
+        self.source = source
+        self.connection = connection
+
+    @property
+    def method(self):
+        """The method's name as the IDL spells it."""
+        return self.spec.name
+
+    @property
+    def deadline(self):
+        """The instant at which the answer is no longer wanted, or None."""
+        return self.deadline_at or None
+
+    @deadline.setter
+    def deadline(self, value):
+        self.deadline_at = value or 0.0
+
+    @property
+    def remaining(self):
+        """Seconds until the deadline (negative when it has passed), or None."""
+        return self.deadline_at - monotonic() if self.deadline_at else None
+
+    @property
+    def expired(self):
+        """True once the deadline has passed."""
+        return self.deadline_at != 0 and monotonic() >= self.deadline_at
+
+    @property
+    def elapsed(self):
+        """Seconds since the call began."""
+        return monotonic() - self.started
+
+    @property
+    def peer(self):
+        """Address of the other side: ``tcp://host:port`` or ``unix://``."""
+        if self.connection is not None:
+            return self.connection.peer
+        return self.instance or "unknown"
+
+    @property
+    def protocol(self):
+        """How the message came: buffered, framed, ttheader or ttheader-framed."""
+        return getattr(self.source, "framing_name", "unknown")
+
+    @property
+    def metadata(self):
+        """What came along with the call (server) or with its answer (client), as Metadata."""
+        if self.incoming is None:
+            header = getattr(self.source, "header", None)
+            self.incoming = Metadata(header.strings) if header is not None else Metadata()
+        return self.incoming
+
+    @property
+    def send_metadata(self):
+        """Strings to send along: with the answer (server) or with the call (client). Only TTHeader carries them."""
+        if self.outgoing is None:
+            self.outgoing = {}
+        return self.outgoing
+
+    @property
+    def caller(self):
+        """The name of the calling service, where the peer told it; else an empty string."""
+        header = getattr(self.source, "header", None)
+        return header.ints.get(FROM_SERVICE, "") if header is not None else ""
+
+    @property
+    def log_id(self):
+        """The log id the peer sent along, or an empty string."""
+        header = getattr(self.source, "header", None)
+        return header.ints.get(LOG_ID, "") if header is not None else ""
+
+    def check(self):
+        """Raise DeadlineExceeded if the deadline has passed: for inline and thread handlers, which nothing interrupts."""
+        if self.expired:
+            raise DeadlineExceeded(f"{self.service}.{self.method}: the deadline has passed", elapsed=self.elapsed)
+
+    def __repr__(self):
+        side = "serving" if self.is_server else "calling"
+        left = "" if not self.deadline_at else f", {self.remaining * 1000:.0f} ms left"
+        return f"<Call {side} {self.service}.{self.spec.name}{left}>"
+
+
+def current():
+    """The call that this code serves, or None outside of a handler."""
+    return _current.get(None)

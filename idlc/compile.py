@@ -1,0 +1,232 @@
+"""IDL files → packages of Python modules on disk: the door of the compiler.
+
+All text is made before the first file is written, and each file is replaced in one step: a mistake in the IDL leaves the old
+output as it was. The same input gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import ast as python
+import contextlib
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from idlc import model
+from idlc.bindings import sort_key
+from idlc.emit_python import MARK, emit, exported, header, import_lines
+from idlc.errors import Diagnostic, IdlError, Report
+from idlc.layout import Group, lay_out, quoted
+from idlc.names import MethodStyle, Names
+from idlc.packages import Place, assign, circular
+from idlc.parser import Dialect
+from idlc.resolver import resolve
+
+_FOLDER_TEXT: Final = f"{MARK}: this folder holds emitted packages.\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Compilation:
+    """What a run did: the files of the output in a fixed order, and what it wants the user to know."""
+
+    written: list[Path]
+    warnings: list[Diagnostic]
+
+
+def compile_files(
+    paths: Sequence[str | os.PathLike[str]],
+    out: str | os.PathLike[str],
+    include_dirs: Sequence[str | os.PathLike[str]] = (),
+    names: MethodStyle = "pep8",
+    *,
+    dialect: Dialect = "kitex",
+    version: str = "",
+) -> Compilation:
+    """Compile IDL files and all they include into packages under `out`.
+
+    Args:
+        paths: the IDL files.
+        out: the output folder; made if missing, and a package itself.
+        include_dirs: where included files are looked for, after the folder of the including file.
+        names: "pep8" for `get_item`, "idl" for methods as the IDL spells them.
+        dialect: which compiler to follow where they read a file differently (fields without ids, `017`).
+        version: of weego, for the first line of each file.
+
+    Raises:
+        IdlError: the IDL has mistakes, or a file that nobody generated stands where one should be written.
+        OSError: the output cannot be written.
+    """
+    report = Report()
+    programs = resolve(
+        [os.fspath(path) for path in paths], [os.fspath(path) for path in include_dirs], report, dialect
+    )
+    report.raise_errors()
+    output = _Output(Path(out), report)
+    _emit_all(programs, [os.path.realpath(path) for path in paths], output, names, version)
+    report.raise_errors()
+    return Compilation(output.write(), report.warnings)
+
+
+def check_files(
+    paths: Sequence[str | os.PathLike[str]],
+    include_dirs: Sequence[str | os.PathLike[str]] = (),
+    *,
+    dialect: Dialect = "kitex",
+) -> list[Diagnostic]:
+    """Read and check IDL files without emitting; returns the warnings. Raises IdlError."""
+    report = Report()
+    resolve([os.fspath(path) for path in paths], [os.fspath(path) for path in include_dirs], report, dialect)
+    report.raise_errors()
+    return report.warnings
+
+
+def _emit_all(
+    programs: list[model.Program], roots: list[str], output: _Output, style: MethodStyle, version: str
+) -> None:
+    names = Names(output.report, style)
+    places = assign(programs, output.report)
+    # Files named on the command line come first: where two modules of a package have one name, theirs is given.
+    ranked = sorted(programs, key=lambda each: os.path.realpath(each.path) not in roots)
+    packages: dict[tuple[str, ...], list[model.Program]] = {}
+    for program in ranked:
+        packages.setdefault(places[program].package, []).append(program)
+    lazy = circular(places)
+    for program in programs:
+        place = places[program]
+        output.add((*place.package, f"{place.module}.py"), emit(program, places, names, output.report, version))
+    for package, members in packages.items():
+        modules = {places[each].module: exported(each, names) for each in members}
+        old = output.modules_of(package, set(modules))
+        text = _package_text(modules | old, output.report, package, lazy=package in lazy)
+        output.add((*package, "__init__.py"), header(version, members) + "\n" + text)
+        for length in range(len(package)):
+            output.add_folder(package[:length])
+
+
+def _package_text(
+    modules: dict[str, list[str]], report: Report, package: tuple[str, ...], *, lazy: bool
+) -> str:
+    """The `__init__.py` of a package: everything its modules define."""
+    given: dict[str, str] = {}
+    for module, names in modules.items():
+        for name in names:
+            first = given.setdefault(name, module)
+            if first != module:
+                dotted = ".".join(package)
+                message = f"{dotted}.{name} is that of {dotted}.{first}; import the other from {dotted}.{module}"
+                report.warn("same-name", message, None)
+    ordered = sorted(given, key=sort_key)
+    lines = [f'"""Everything that {" and ".join(sorted(modules))} define{"s" if len(modules) == 1 else ""}."""', ""]
+    if lazy:
+        lines += ["from __future__ import annotations", "", "from importlib import import_module"]
+        lines += ["from typing import TYPE_CHECKING", "", "if TYPE_CHECKING:"]
+    indent = "    " if lazy else ""
+    imports: list[str] = []
+    for module in sorted(modules):
+        own = [(name, name) for name in ordered if given[name] == module]
+        imports += [indent + line for line in import_lines(f".{module}", own)]
+    lines += imports or ([indent + "pass"] if lazy else [])
+    if lazy:
+        table = Group("_MODULES = {", tuple(f"{quoted(name)}: {quoted(given[name])}" for name in ordered), "}")
+        lines += ["", *lay_out(table)]
+    if ordered:
+        lines += [""] if imports or lazy else []
+        lines += lay_out(Group("__all__ = [", tuple(quoted(name) for name in ordered), "]"))
+    if lazy:
+        lines += _LAZY_LOOKUP
+    return "\n".join(lines).rstrip() + "\n"
+
+
+# Packages that need each other in a circle look their names up when somebody asks for them.
+_LAZY_LOOKUP: Final = [
+    "",
+    "",
+    "def __getattr__(name: str) -> object:",
+    "    if name not in _MODULES:",
+    '        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")',
+    '    value: object = getattr(import_module(f".{_MODULES[name]}", __name__), name)',
+    "    globals()[name] = value",
+    "    return value",
+]
+
+
+@dataclass(slots=True)
+class _Output:
+    """The files of one run, kept until all are known to be right."""
+
+    root: Path
+    report: Report
+    _texts: dict[Path, str] = field(default_factory=dict)
+
+    def add(self, parts: tuple[str, ...], text: str) -> None:
+        """A file to write; never over one that was not generated."""
+        path = self.root.joinpath(*parts)
+        if path.exists() and not _is_ours(path):
+            self.report.error(
+                "not-ours",
+                f"{path} was not generated by weego and would be overwritten",
+                None,
+                "move it away, or choose another output folder with -o",
+            )
+        self._texts[path] = text
+
+    def add_folder(self, parts: tuple[str, ...]) -> None:
+        """The `__init__.py` that makes a folder a package; one that is there already stays."""
+        path = self.root.joinpath(*parts, "__init__.py")
+        if path not in self._texts and not path.exists():
+            self._texts[path] = _FOLDER_TEXT
+
+    def modules_of(self, package: tuple[str, ...], fresh: set[str]) -> dict[str, list[str]]:
+        """Modules that earlier runs put into the package, and what it gave of them."""
+        path = self.root.joinpath(*package, "__init__.py")
+        if not path.exists() or not _is_ours(path):
+            return {}
+        found: dict[str, list[str]] = {}
+        with contextlib.suppress(SyntaxError):
+            for node in python.walk(python.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, python.ImportFrom) and node.level == 1 and node.module not in {*fresh, None}:
+                    module = path.with_name(f"{node.module}.py")
+                    if module.exists() and _is_ours(module):
+                        found[str(node.module)] = [alias.name for alias in node.names]
+        return dict(sorted(found.items()))
+
+    def write(self) -> list[Path]:
+        """Write all files, each in one step; returns them sorted."""
+        for path, text in self._texts.items():
+            data = text.encode()
+            if path.exists() and path.read_bytes() == data:
+                continue
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _replace(path, data)
+        return sorted(self._texts)
+
+
+def _is_ours(path: Path) -> bool:
+    with path.open("rb") as file:
+        start = file.read(len(MARK))
+    return not start or start == MARK.encode()
+
+
+def _replace(path: Path, data: bytes) -> None:
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+__all__ = ["Compilation", "IdlError", "check_files", "compile_files"]

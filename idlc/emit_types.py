@@ -1,0 +1,224 @@
+"""Types and values of the model, written as Python."""
+
+from __future__ import annotations
+
+import math
+import uuid
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Final
+
+from idlc import model
+from idlc.bindings import Bindings
+from idlc.layout import Group, Node, call, flat, prefixed, quoted, quoted_bytes, tuple_of
+from idlc.names import Names
+from idlc.packages import Place
+from idlc.values import freeze
+
+_PYTHON: Final = {
+    "bool": "bool",
+    "i8": "int",
+    "i16": "int",
+    "i32": "int",
+    "i64": "int",
+    "double": "float",
+    "string": "str",
+    "binary": "bytes",
+}
+_DESCRIPTORS: Final = {
+    "bool": "BOOL",
+    "i8": "BYTE",
+    "i16": "I16",
+    "i32": "I32",
+    "i64": "I64",
+    "double": "DOUBLE",
+    "string": "STRING",
+    "binary": "BINARY",
+    "uuid": "UUID",
+}
+_ZEROS: Final = {"bool": "False", "double": "0.0", "string": '""', "binary": 'b""'}
+
+
+@dataclass(frozen=True, slots=True)
+class Types:
+    """Writes types and values inside one module. `hidden` are names that mean something else at that spot."""
+
+    place: Place
+    places: dict[model.Program, Place]
+    names: Names
+    bindings: Bindings
+
+    # Names
+
+    def stub(self, name: str, hidden: Collection[str] = ()) -> str:
+        """A name of the runtime: `stub.Struct`."""
+        return f"{self.bindings.imported('weego', 'stub', hidden)}.{name}"
+
+    def definition(self, definition: model.Definition, hidden: Collection[str] = ()) -> str:
+        """A definition of this module or, imported, of another."""
+        return self._named(definition.program, self.names.top(definition), hidden)
+
+    def client(self, service: model.Service) -> str:
+        """The client class of a service here or elsewhere."""
+        return self._named(service.program, self.names.client(service), ())
+
+    def _named(self, program: model.Program, name: str, hidden: Collection[str]) -> str:
+        place = self.places[program]
+        if place == self.place:
+            return self.bindings.own(name, hidden)
+        return self.bindings.imported(place.seen_from(self.place), name, hidden)
+
+    # Types
+
+    def annotation(self, type_: model.Type, hidden: Collection[str] = (), *, hashable: bool = False) -> str:
+        """A type hint. `hashable`: in the place of a set item or map key."""
+        match type_:
+            case model.Base("uuid"):
+                return self.bindings.imported("uuid", "UUID", hidden)
+            case model.Base(name):
+                return self.bindings.builtin(_PYTHON[name], hidden)
+            case model.Alias():
+                if hashable and isinstance(model.strip(type_), model.ListOf | model.SetOf | model.MapOf):
+                    return self.annotation(model.strip(type_), hidden, hashable=True)
+                return self.definition(type_, hidden)
+            case model.ListOf(elem):
+                inner = self.annotation(elem, hidden, hashable=hashable)
+                if hashable:
+                    return f"{self.bindings.builtin('tuple', hidden)}[{inner}, ...]"
+                return f"{self.bindings.builtin('list', hidden)}[{inner}]"
+            case model.SetOf(elem):
+                outer = self.bindings.builtin("frozenset" if hashable else "set", hidden)
+                return f"{outer}[{self.annotation(elem, hidden, hashable=True)}]"
+            case model.MapOf(key, value):
+                inner = (
+                    f"{self.annotation(key, hidden, hashable=True)}, "
+                    f"{self.annotation(value, hidden, hashable=hashable)}"
+                )
+                outer = self.stub("FrozenMap", hidden) if hashable else self.bindings.builtin("dict", hidden)
+                return f"{outer}[{inner}]"
+            case _:
+                return self.definition(type_, hidden)
+
+    def descriptor(self, type_: model.Type) -> Node:
+        """The runtime's description of a type: `stub.List(stub.I32)`."""
+        match model.strip(type_):
+            case model.Base(name):
+                return self.stub(_DESCRIPTORS[name])
+            case model.ListOf(elem):
+                return call(self.stub("List"), self.descriptor(elem))
+            case model.SetOf(elem):
+                return call(self.stub("Set"), self.descriptor(elem))
+            case model.MapOf(key, value):
+                return call(self.stub("Map"), self.descriptor(key), self.descriptor(value))
+            case model.Enum() as enum:
+                return call(self.stub("EnumType"), self.definition(enum))
+            case model.Struct() as struct:
+                return call(self.stub("StructType"), self.definition(struct))
+        raise AssertionError(type_)
+
+    # Values
+
+    def zero(self, type_: model.Type, hidden: Collection[str] = ()) -> str | None:
+        """The zero value of a scalar or enum; None for what has no immutable zero."""
+        match model.strip(type_):
+            case model.Base("uuid"):
+                return None
+            case model.Base(name):
+                return _ZEROS.get(name, "0")
+            case model.Enum() as enum:
+                name = self.definition(enum, hidden)
+                member = enum.numbered(0)
+                return f"{name}(0)" if member is None else f"{name}.{self.names.member(enum, member)}"
+        return None
+
+    def value(
+        self, value: model.Value, type_: model.Type, hidden: Collection[str] = (), *, hashable: bool = False,
+        by_name: bool = True,
+    ) -> Node:  # fmt: skip
+        """An expression for a value. `by_name`: may other constants be named, or only copied?"""
+        target = model.strip(type_)
+        if isinstance(value, model.Reference):
+            if by_name or is_immutable(target):
+                if not hashable or is_immutable(target):
+                    return self.definition(value.const, hidden)
+            return self.value(model.plain(value), type_, hidden, hashable=hashable, by_name=by_name)
+        match value:
+            case model.Scalar(data):
+                return self._scalar(data, hidden)
+            case model.Member(enum, member):
+                return f"{self.definition(enum, hidden)}.{self.names.member(enum, member)}"
+            case model.Sequence(items):
+                return self._sequence(items, target, hidden, hashable=hashable, by_name=by_name)
+            case model.Mapping(pairs):
+                return self._mapping(pairs, target, hidden, hashable=hashable, by_name=by_name)
+            case model.Construction(struct, fields):
+                table = self.names.fields(struct)
+                items = tuple(
+                    prefixed(f"{table[each.name]}=", self.value(item, each.type, hidden, by_name=by_name))
+                    for each, item in fields
+                )
+                return call(self.definition(struct, hidden), *items)
+
+    def _scalar(self, data: bool | int | float | str | bytes | uuid.UUID, hidden: Collection[str]) -> str:
+        match data:
+            case bool() | int():
+                return repr(data)
+            case float():
+                if math.isinf(data):
+                    return f'{self.bindings.builtin("float", hidden)}("{data!r}")'
+                return repr(data)
+            case str():
+                return quoted(data)
+            case bytes():
+                return quoted_bytes(data)
+            case uuid.UUID():
+                return f'{self.bindings.imported("uuid", "UUID", hidden)}("{data}")'
+
+    def _sequence(
+        self, items: tuple[model.Value, ...], target: model.Type, hidden: Collection[str], *, hashable: bool,
+        by_name: bool,
+    ) -> Node:  # fmt: skip
+        if isinstance(target, model.ListOf):
+            nodes = [self.value(item, target.elem, hidden, hashable=hashable, by_name=by_name) for item in items]
+            return tuple_of(nodes) if hashable else Group("[", tuple(nodes), "]")
+        assert isinstance(target, model.SetOf)
+        unique = {freeze(item): item for item in items}
+        nodes = [self.value(item, target.elem, hidden, hashable=True) for item in unique.values()]
+        if hashable:
+            outer = self.bindings.builtin("frozenset", hidden)
+            return Group(f"{outer}({{", tuple(nodes), "})") if nodes else f"{outer}()"
+        return Group("{", tuple(nodes), "}") if nodes else f"{self.bindings.builtin('set', hidden)}()"
+
+    def _mapping(
+        self, pairs: tuple[tuple[model.Value, model.Value], ...], target: model.Type, hidden: Collection[str], *,
+        hashable: bool, by_name: bool,
+    ) -> Node:  # fmt: skip
+        assert isinstance(target, model.MapOf)
+        unique = {freeze(key): (key, value) for key, value in pairs}
+        nodes = tuple(
+            prefixed(
+                flat(self.value(key, target.key, hidden, hashable=True)) + ": ",
+                self.value(value, target.value, hidden, hashable=hashable, by_name=by_name),
+            )
+            for key, value in unique.values()
+        )
+        if hashable:
+            return Group(f"{self.stub('FrozenMap', hidden)}({{", nodes, "})")
+        return Group("{", nodes, "}")
+
+
+def is_immutable(type_: model.Type) -> bool:
+    """Can one value be shared by all who use it?"""
+    return isinstance(model.strip(type_), model.Base | model.Enum)
+
+
+def makes_structs(value: model.Value) -> bool:
+    """Does the value hold a struct, so that it can be made only after the structs are complete?"""
+    match model.plain(value):
+        case model.Construction():
+            return True
+        case model.Sequence(items):
+            return any(makes_structs(item) for item in items)
+        case model.Mapping(pairs):
+            return any(makes_structs(key) or makes_structs(item) for key, item in pairs)
+    return False

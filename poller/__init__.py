@@ -1,0 +1,1 @@
+"""Who is ready, move bytes, keep connections."""

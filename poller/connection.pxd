@@ -1,0 +1,69 @@
+# cython: language_level=3
+"""Bytes on one socket."""
+
+from codec.buffer cimport Cursor, ReadBuffer, WriteBuffer
+from codec.protocol cimport Protocol
+from libc.stdint cimport int64_t, uint32_t
+
+from poller.loop cimport Loop, Pollable
+
+
+cdef class Receiver:
+    """Who hears what a Connection has to say. One for many connections on a server, one for each on a client."""
+
+    # A whole message arrived. The receiver calls `begin` if it will answer later, and `done` when it has.
+    cdef int message(self, Connection c, object message) except -1
+    # The peer broke the rules; the connection is closed next.
+    cdef int broken(self, Connection c, object error) except -1
+    # The connection is gone. `error` is None when it ended in order.
+    cdef int closed(self, Connection c, object error) except -1
+    # All output has left and no call is under way; only told of connections whose `watch_idle` is set.
+    cdef int idle(self, Connection c) except -1
+
+
+cdef class Limits:
+    """Bounds of one connection, shared by many."""
+
+    cdef public double idle_timeout      # seconds without a call under way; 0: none
+    cdef public double frame_timeout     # seconds from the first byte of a message to its last; 0: none
+    cdef public double write_timeout     # seconds that the peer may take nothing of our output; 0: none
+
+
+cdef class Connection(Pollable):
+    cdef readonly Loop loop
+    cdef readonly Protocol protocol
+    cdef readonly Receiver receiver
+    cdef readonly Limits limits
+    cdef public object context           # belongs to the receiver
+    cdef ReadBuffer input                # what was read and not understood yet; None when there is nothing
+    cdef WriteBuffer output              # what is to be sent; None when there is nothing
+    cdef Py_ssize_t sent                 # bytes of `output` that left already
+    cdef readonly int busy               # calls under way
+    cdef int most_busy                   # stop reading messages at this many
+    cdef bint is_dirty                   # in Loop.unsent
+    cdef bint is_again                   # in Loop.unread
+    cdef bint more                       # the kernel may hold input that no event will announce
+    cdef bint finished                   # the peer will send no more
+    cdef bint closing                    # close as soon as nothing is under way and all is sent
+    cdef public bint watch_idle
+    cdef bint processing
+    cdef bint is_closed
+    cdef readonly double last_active
+    cdef double partial_since            # when the first byte of an unfinished message came; 0: none
+    cdef double stalled_since            # when the kernel last took nothing of our output; 0: none
+    cdef readonly int64_t bytes_in
+    cdef readonly int64_t bytes_out
+    cdef object _peer
+
+    cdef WriteBuffer writer(self)
+    cdef int wrote(self) except -1
+    cdef void begin(self) noexcept
+    cdef int done(self) except -1
+    cdef int receive(self) except -1
+    cdef int process(self, Cursor* c) except -1
+    cdef int process_input(self) except -1
+    cdef bint may_process(self) noexcept
+    cdef int settle(self) except -1
+    cdef int keep(self, Cursor* c) except -1
+    cdef int shut(self, object error) except -1
+    cdef int release_output(self) except -1

@@ -1,0 +1,464 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""Bytes on one socket.
+
+Theory of operation
+1. Reading goes into the loop's scratch block when nothing is left over from before; only the beginning of an unfinished message is copied into a
+   buffer of the connection's own. An idle connection holds no buffer.
+2. Messages are taken one after the other while `may_process` says so: not while as many calls are under way as the connection allows, and not
+   while the peer does not take what it is sent. What is left stays in `input` or in the kernel, so the peer is slowed down by TCP itself.
+3. Edge triggering: whoever stops early sets `more`, and `settle` resumes when the reason is gone.
+4. Output is gathered in `output` and sent once a turn. What the kernel does not take waits for EPOLLOUT, which is always registered: with edge
+   triggering it costs nothing until it is needed.
+5. A peer that finishes sending (FIN) is answered before the connection is closed. A reset closes at once.
+6. `detach` gives the socket away between two messages, with the bytes already read.
+"""
+
+import _socket
+import logging
+import os
+
+from libc.errno cimport EAGAIN, EINTR, errno
+from poller.clock cimport monotonic
+from poller.loop cimport SCRATCH
+
+from codec.errors import ProtocolError, Unavailable
+
+cdef extern from "<sys/epoll.h>":
+    enum:
+        EPOLLIN
+        EPOLLOUT
+        EPOLLERR
+        EPOLLHUP
+        EPOLLRDHUP
+    enum: EPOLLET "(1u << 31)"
+
+cdef extern from "<sys/socket.h>":
+    enum:
+        MSG_NOSIGNAL
+        MSG_DONTWAIT
+        MSG_PEEK
+    Py_ssize_t recv(int fd, void* buffer, size_t size, int flags) nogil
+    Py_ssize_t send(int fd, const void* buffer, size_t size, int flags) nogil
+
+cdef extern from "<unistd.h>":
+    int close_fd "close"(int fd)
+
+cdef enum:
+    # Room asked for when the rest of a long message is awaited; grows by doubling with what really arrives.
+    READ_STEP = 16384
+    # Reads of one readiness before the other connections have their turn.
+    READS_PER_TURN = 16
+    # Unsent output from which no further message is taken, and below which it goes on (TH-11: back-pressure at 1 MiB).
+    HIGH_WATER = 1048576
+    LOW_WATER = 262144
+    # A spare output buffer larger than this is given back to malloc.
+    SPARE_SIZE = 65536
+    SPARE_BUFFERS = 64
+
+
+log = logging.getLogger("weego.worker")
+
+
+cdef class Receiver:
+    cdef int message(self, Connection c, object message) except -1:
+        return 0
+
+    cdef int broken(self, Connection c, object error) except -1:
+        return 0
+
+    cdef int closed(self, Connection c, object error) except -1:
+        return 0
+
+    cdef int idle(self, Connection c) except -1:
+        return 0
+
+
+cdef class Limits:
+    """Time limits of connections, in seconds; 0 means none."""
+
+    def __init__(self, double idle_timeout=0, double frame_timeout=0, double write_timeout=0):
+        self.idle_timeout = idle_timeout
+        self.frame_timeout = frame_timeout
+        self.write_timeout = write_timeout
+
+
+cdef class Connection(Pollable):
+    """One connected, non-blocking stream socket in a Loop. It owns the descriptor.
+
+    `most_busy` bounds the calls under way at a time (1: answers come in the order of the calls).
+    """
+
+    def __init__(self, Loop loop not None, int fd, Protocol protocol not None, Receiver receiver not None,
+                 Limits limits not None, int most_busy=1):
+        self.loop = loop
+        self.protocol = protocol
+        self.receiver = receiver
+        self.limits = limits
+        self.most_busy = most_busy
+        self.last_active = loop.polled
+        loop.add(self, fd, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET)
+
+    # ---- reading ---------------------------------------------------------------------------------------------------
+
+    cdef int ready(self, uint32_t events) except -1:
+        if events & EPOLLERR:
+            return self.shut(self.socket_error())
+        if events & EPOLLOUT and self.stalled_since:
+            self.flush()
+            if self.fd < 0:
+                return 0
+        if events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP):
+            if events & (EPOLLRDHUP | EPOLLHUP):
+                # Data and FIN may share one event: read to the end, a short read proves nothing now.
+                self.more = True
+            if self.may_process():
+                self.receive()
+            else:
+                self.more = True
+        return 0
+
+    cdef bint may_process(self) noexcept:
+        if self.busy >= self.most_busy or self.closing or self.fd < 0:
+            return False
+        return self.output is None or self.output.n - self.sent < HIGH_WATER
+
+    cdef int receive(self) except -1:
+        cdef Py_ssize_t r, room
+        cdef int reads
+        cdef Cursor c
+        cdef bint to_end
+        for reads in range(READS_PER_TURN):
+            to_end = self.more
+            if self.input is None:
+                room = SCRATCH
+                r = recv(self.fd, self.loop.scratch, SCRATCH, 0)
+            else:
+                self.input.make_room(READ_STEP)
+                room = self.input.cap - self.input.tail
+                r = recv(self.fd, self.input.p + self.input.tail, room, 0)
+            if r < 0:
+                if errno == EINTR:
+                    continue
+                if errno == EAGAIN:
+                    self.more = False
+                    return 0
+                return self.shut(network_error(errno))
+            if r == 0:
+                self.more = False
+                self.finished = True
+                return self.settle()
+            self.bytes_in += r
+            self.last_active = self.loop.polled
+            if self.input is None:
+                c.p = self.loop.scratch
+                c.end = c.p + r
+                self.process(&c)
+                if self.fd < 0:
+                    return 0
+                if c.p < c.end:
+                    self.keep(&c)
+            else:
+                self.input.tail += r
+                self.process_input()
+                if self.fd < 0:
+                    return 0
+            if not self.may_process():
+                self.more = True
+                return 0
+            if r < room and not to_end:
+                return 0
+        self.more = True
+        if not self.is_again:
+            self.is_again = True
+            self.loop.again(self)
+        return 0
+
+    cdef int keep(self, Cursor* c) except -1:
+        """Copy what was not understood into a buffer of our own: it is the beginning of a message, or waits for a call to end."""
+        self.input = ReadBuffer()
+        self.input.feed(c.p, c.end - c.p)
+        return 0
+
+    cdef int process_input(self) except -1:
+        cdef Cursor c
+        c.p = self.input.p + self.input.head
+        c.end = self.input.p + self.input.tail
+        self.process(&c)
+        if self.input is None:
+            return 0
+        self.input.head = c.p - self.input.p
+        if self.input.head == self.input.tail:
+            self.input = None
+        return 0
+
+    cdef int process(self, Cursor* c) except -1:
+        """Take messages out of `c` while that is allowed."""
+        cdef object message
+        cdef bint stopped = False
+        self.processing = True
+        try:
+            while c.p < c.end:
+                if not self.may_process():
+                    stopped = True
+                    break
+                message = self.protocol.receive(c)
+                if message is None:
+                    break
+                self.partial_since = 0
+                self.receiver.message(self, message)
+        except ProtocolError as error:
+            self.processing = False
+            self.receiver.broken(self, error)
+            c.p = c.end
+            self.partial_since = 0
+            if self.fd >= 0:
+                self.closing = True
+                self.settle()
+            return 0
+        except Exception as error:
+            # A mistake of ours, not of the peer: what state the connection is in nobody knows.
+            self.processing = False
+            c.p = c.end
+            log.exception("serving %r failed", self)
+            return self.shut(error)
+        self.processing = False
+        if not stopped and c.p < c.end and self.partial_since == 0:
+            self.partial_since = self.loop.polled
+        if self.closing:
+            c.p = c.end
+            self.settle()
+        return 0
+
+    cdef int resume(self) except -1:
+        self.is_again = False
+        if self.input is not None and self.may_process():
+            self.process_input()
+        if self.fd >= 0 and self.may_process():
+            if self.more:
+                self.receive()
+            else:
+                self.settle()
+        return 0
+
+    # ---- calls under way -------------------------------------------------------------------------------------------
+
+    cdef void begin(self) noexcept:
+        self.busy += 1
+
+    cdef int done(self) except -1:
+        """One call is over and its answer, if any, is written."""
+        self.busy -= 1
+        self.last_active = self.loop.polled
+        if self.fd < 0 or self.processing:
+            return 0
+        return self.settle()
+
+    cdef int settle(self) except -1:
+        """Go on, or end, now that something changed."""
+        if self.fd < 0:
+            return 0
+        if self.closing:
+            if self.busy == 0 and self.output is None:
+                self.shut(None)
+            return 0
+        if not self.may_process():
+            return 0
+        if self.input is not None and self.partial_since == 0 or self.more:
+            if not self.is_again:
+                self.is_again = True
+                self.loop.again(self)
+        elif self.finished and self.busy == 0 and self.output is None:
+            self.shut(None)
+        return 0
+
+    # ---- writing ---------------------------------------------------------------------------------------------------
+
+    cdef WriteBuffer writer(self):
+        """Where output is gathered; call `wrote` after writing."""
+        if self.output is None:
+            self.output = self.loop.spare.pop() if self.loop.spare else WriteBuffer()
+            self.sent = 0
+        return self.output
+
+    cdef int wrote(self) except -1:
+        if self.output is not None and self.output.n == 0:
+            self.release_output()
+            return 0
+        if not self.is_dirty and self.fd >= 0 and not self.stalled_since:
+            self.is_dirty = True
+            self.loop.dirty(self)
+        return 0
+
+    cdef int release_output(self) except -1:
+        cdef WriteBuffer out = self.output
+        self.output = None
+        self.sent = 0
+        if out.cap <= SPARE_SIZE and len(self.loop.spare) < SPARE_BUFFERS:
+            out.n = 0
+            self.loop.spare.append(out)
+        return 0
+
+    cdef int flush(self) except -1:
+        cdef Py_ssize_t r
+        cdef bint was_full
+        self.is_dirty = False
+        if self.output is None or self.fd < 0:
+            return 0
+        was_full = self.output.n - self.sent >= HIGH_WATER
+        while self.sent < self.output.n:
+            r = send(self.fd, self.output.p + self.sent, self.output.n - self.sent, MSG_NOSIGNAL)
+            if r < 0:
+                if errno == EINTR:
+                    continue
+                if errno == EAGAIN:
+                    if not self.stalled_since:
+                        self.stalled_since = self.loop.polled
+                    break
+                return self.shut(network_error(errno))
+            self.sent += r
+            self.bytes_out += r
+            if self.stalled_since:
+                self.stalled_since = self.loop.polled
+        if self.sent == self.output.n:
+            self.stalled_since = 0
+            self.release_output()
+            if self.watch_idle and self.busy == 0:
+                self.receiver.idle(self)
+                if self.fd < 0:
+                    return 0
+            if self.more or self.closing or self.finished or self.input is not None:
+                self.settle()
+        elif was_full and self.output.n - self.sent < LOW_WATER:
+            self.settle()
+        return 0
+
+    # ---- ending ----------------------------------------------------------------------------------------------------
+
+    cdef int shut(self, object error) except -1:
+        cdef int fd = self.fd
+        if self.is_closed:
+            return 0
+        self.is_closed = True
+        if fd >= 0:
+            self.loop.remove(self)
+            close_fd(fd)
+        self.input = None
+        self.output = None
+        self.receiver.closed(self, error)
+        return 0
+
+    def close(self, error=None):
+        """Close at once; calls under way are told `error`."""
+        self.shut(error)
+
+    def close_soon(self):
+        """Close when the calls under way have been answered and all output has left."""
+        self.closing = True
+        self.settle()
+
+    @property
+    def is_open(self):
+        """False after close or detach."""
+        return self.fd >= 0
+
+    @property
+    def is_between(self):
+        """True when nothing is under way and nothing waits to be sent: the socket may be given away."""
+        return self.fd >= 0 and self.busy == 0 and self.output is None and not self.closing and not self.finished
+
+    @property
+    def unread(self):
+        """Bytes that were read and not understood yet."""
+        return 0 if self.input is None else self.input.tail - self.input.head
+
+    def detach(self):
+        """Give the socket away: ``(fd, bytes read and not understood)``. Only when `is_between`.
+
+        The connection forgets the descriptor without closing it, and the receiver is not told.
+        """
+        if not self.is_between:
+            raise RuntimeError(f"{self!r} is in the middle of something")
+        cdef int fd = self.fd
+        data = b"" if self.input is None else bytes(self.input)
+        self.loop.remove(self)
+        self.is_closed = True
+        self.input = None
+        return fd, data
+
+    def adopt(self, const unsigned char[::1] data not None):
+        """Take over `data`, read by the socket's former owner, and go on as if it had just arrived."""
+        if data.shape[0]:
+            if self.input is None:
+                self.input = ReadBuffer()
+            self.input.feed(&data[0], data.shape[0])
+        self.more = True
+        if not self.is_again:
+            self.is_again = True
+            self.loop.again(self)
+
+    cdef int sweep(self, double now) except -1:
+        cdef Limits l = self.limits
+        if l.write_timeout and self.stalled_since and now - self.stalled_since > l.write_timeout:
+            return self.shut(Unavailable(f"the peer took nothing of its answers for {l.write_timeout:g} s"))
+        if l.frame_timeout and self.partial_since and now - self.partial_since > l.frame_timeout:
+            return self.shut(Unavailable(f"a message did not arrive whole within {l.frame_timeout:g} s"))
+        if (l.idle_timeout and self.busy == 0 and self.output is None and now - self.last_active > l.idle_timeout):
+            return self.shut(None)
+        return 0
+
+    # ---- about -----------------------------------------------------------------------------------------------------
+
+    @property
+    def peer(self):
+        """The other side's address: ``tcp://host:port`` or ``unix://``."""
+        if self._peer is None and self.fd >= 0:
+            self._peer = peer_name(self.fd)
+        return self._peer or "unknown"
+
+    def socket_error(self):
+        """The pending error of the socket as Unavailable."""
+        sock = _socket.socket(fileno=os.dup(self.fd))
+        try:
+            return network_error(sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_ERROR) or 104)
+        finally:
+            sock.close()
+
+    def __repr__(self):
+        state = "closed" if self.fd < 0 else f"fd {self.fd} {self.peer}"
+        return f"<Connection {state}, {self.busy} calls, in {self.bytes_in}, out {self.bytes_out}>"
+
+
+cdef object network_error(int number):
+    return Unavailable(f"the connection broke: {os.strerror(number)}")
+
+
+cdef object peer_name(int fd):
+    sock = _socket.socket(fileno=os.dup(fd))
+    try:
+        address = sock.getpeername()
+    except OSError:
+        return None
+    finally:
+        sock.close()
+    return format_address(address)
+
+
+def format_address(address):
+    """`address` of the socket module as ``tcp://host:port`` or ``unix://path``."""
+    if isinstance(address, tuple):
+        host = f"[{address[0]}]" if ":" in address[0] else address[0]
+        return f"tcp://{host}:{address[1]}"
+    if isinstance(address, bytes):
+        address = address.decode("utf-8", "replace")
+    return f"unix://{address}"
+
+
+def has_ended(int fd):
+    """Has the peer of an idle socket closed, or sent what nobody asked for? One MSG_PEEK that does not wait."""
+    cdef char byte
+    cdef Py_ssize_t r
+    while True:
+        r = recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT)
+        if r < 0 and errno == EINTR:
+            continue
+        return not (r < 0 and errno == EAGAIN)

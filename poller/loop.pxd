@@ -1,0 +1,60 @@
+# cython: language_level=3
+"""Who is ready: one epoll instance, and the turn that serves it."""
+
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+
+from poller.timers cimport Timers
+
+cdef enum:
+    # One read takes up to this much: larger than most messages, and small enough to stay in the second-level cache.
+    SCRATCH = 65536
+
+
+cdef class Pollable:
+    """Something with a file descriptor in a Loop."""
+
+    cdef readonly int fd                 # -1 when it is not in a loop
+    cdef uint32_t generation             # tells events of this registration from those of an earlier owner of the number
+
+    cdef int ready(self, uint32_t events) except -1
+    cdef int resume(self) except -1      # after Loop.again()
+    cdef int flush(self) except -1       # after Loop.dirty()
+    cdef int sweep(self, double now) except -1
+
+
+cdef struct Slot:
+    void* owner                          # a Pollable that the loop holds a reference to, or NULL
+    uint32_t generation
+
+
+cdef class Loop:
+    cdef readonly int epoll
+    cdef readonly object hub
+    cdef readonly Py_ssize_t members
+    cdef readonly int64_t turns
+    cdef readonly double polled          # when the kernel was last asked
+    cdef readonly Timers timers
+    cdef int pid
+    cdef Slot* slots
+    cdef int capacity
+    cdef uint32_t generations
+    cdef list unsent                     # Pollables with output of this turn
+    cdef list unread                     # Pollables that stopped before the end of their input
+    cdef list spare                      # WriteBuffers that no connection uses
+    cdef uint8_t* scratch
+    cdef bint turning
+    cdef bint kicked
+    cdef double sweep_interval
+    cdef object watcher
+    cdef object alarm
+    cdef double alarm_at
+    cdef object sweeper
+
+    cdef int add(self, Pollable p, int fd, uint32_t events) except -1
+    cdef int remove(self, Pollable p) except -1
+    cdef int dirty(self, Pollable p) except -1
+    cdef int again(self, Pollable p) except -1
+    cdef int turn(self) except -1
+    cdef int finish_turn(self) except -1
+    cdef int arm(self, double deadline) except -1
+    cdef int kick(self) except -1

@@ -1,0 +1,344 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""Who is ready: one epoll instance, and the turn that serves it.
+
+Theory of operation
+1. The epoll descriptor is itself watched by gevent's hub, so a turn runs in the hub greenlet and never inside another turn. A handler that
+   blocks switches back to the hub, which is then just behind the point where the handler was entered.
+2. Members are edge-triggered with EPOLLRDHUP: one event per change, and a short read is the end of the input unless the peer has finished.
+   Whoever stops before the end of its input must call `again`, because no event will tell.
+3. Event data holds the descriptor and a generation, because a number may be reused within one batch.
+4. Output gathered during a turn leaves at its end, one send for each connection. Output written outside of a turn (a handler that resumed
+   from another watcher) calls for a turn of its own through `kick`.
+5. A batch is bounded; what is left over keeps the epoll descriptor readable, so the hub comes back after its other watchers had their turn.
+6. Nothing here survives a fork: the loop belongs to the process that made it.
+"""
+
+import logging
+import os
+
+from codec.buffer cimport WriteBuffer
+from cpython.ref cimport Py_DECREF, Py_INCREF
+from libc.errno cimport EINTR, ENOENT, EBADF, errno
+from libc.stdlib cimport calloc, free, malloc, realloc
+from libc.string cimport memset
+from poller.clock cimport monotonic
+
+cdef extern from "<sys/epoll.h>":
+    ctypedef union epoll_data_t:
+        uint64_t u64
+    struct epoll_event:
+        uint32_t events
+        epoll_data_t data
+    enum:
+        EPOLL_CLOEXEC
+        EPOLL_CTL_ADD
+        EPOLL_CTL_DEL
+    int epoll_create1(int flags)
+    int epoll_ctl(int epoll, int op, int fd, epoll_event* event)
+    int epoll_wait(int epoll, epoll_event* events, int most, int timeout) nogil
+
+cdef extern from "<unistd.h>":
+    int close_fd "close"(int fd)
+    int getpid()
+
+cdef enum:
+    # Events taken in one turn; bounds how long the hub's other watchers wait.
+    BATCH = 256
+    # Members that stopped early and are resumed in one turn, for the same reason.
+    RESUMED = 256
+    READ = 1                # gevent's bit for "readable"
+
+# How often members look at their own time limits (seconds); limits are exact to within this.
+DEFAULT_SWEEP = 1.0
+
+log = logging.getLogger("weego.worker")
+
+
+cdef class Pollable:
+    def __cinit__(self):
+        self.fd = -1
+
+    cdef int ready(self, uint32_t events) except -1:
+        return 0
+
+    cdef int resume(self) except -1:
+        return 0
+
+    cdef int flush(self) except -1:
+        return 0
+
+    cdef int sweep(self, double now) except -1:
+        return 0
+
+
+cdef class Loop:
+    """The epoll loop of one process (or one thread with a hub of its own).
+
+    `hub` is the gevent hub that drives it; without one the owner calls `run_once` itself. Must be made after fork.
+    """
+
+    def __cinit__(self):
+        self.epoll = -1
+        self.timers = Timers()
+        self.unsent = []
+        self.unread = []
+        self.spare = []
+        self.alarm_at = -1
+        self.sweep_interval = DEFAULT_SWEEP
+        self.scratch = <uint8_t*>malloc(SCRATCH)
+        if self.scratch == NULL:
+            raise MemoryError()
+
+    def __init__(self, hub=None):
+        self.pid = getpid()
+        self.epoll = epoll_create1(EPOLL_CLOEXEC)
+        if self.epoll < 0:
+            raise OSError(errno, os.strerror(errno))
+        self.hub = hub
+        self.polled = monotonic()
+        if hub is not None:
+            self.watcher = hub.loop.io(self.epoll, READ)
+            self.watcher.start(self._turn)
+            self.alarm = hub.loop.timer(0)
+            self.sweeper = hub.loop.timer(self.sweep_interval, self.sweep_interval)
+            self.sweeper.start(self._sweep)
+
+    def __dealloc__(self):
+        cdef int i
+        for i in range(self.capacity):
+            if self.slots[i].owner != NULL:
+                Py_DECREF(<object>self.slots[i].owner)
+        free(self.slots)
+        free(self.scratch)
+        if self.epoll >= 0 and self.pid == getpid():
+            close_fd(self.epoll)
+
+    def close(self):
+        """Stop watching. Members stay open; close them first. In a forked child this only forgets."""
+        cdef int i
+        if self.epoll < 0:
+            return
+        for watcher in (self.watcher, self.alarm, self.sweeper):
+            if watcher is not None:
+                watcher.stop()
+                watcher.close()
+        self.watcher = self.alarm = self.sweeper = None
+        if self.pid == getpid():
+            close_fd(self.epoll)
+        self.epoll = -1
+
+    def set_sweep_interval(self, double seconds):
+        """Look at the members' time limits every `seconds`."""
+        if seconds <= 0:
+            raise ValueError(f"sweep interval must be positive, got {seconds}")
+        self.sweep_interval = seconds
+        if self.sweeper is not None:
+            self.sweeper.stop()
+            self.sweeper.close()
+            self.sweeper = self.hub.loop.timer(seconds, seconds)
+            self.sweeper.start(self._sweep)
+
+    # ---- members ---------------------------------------------------------------------------------------------------
+
+    cdef int add(self, Pollable p, int fd, uint32_t events) except -1:
+        cdef epoll_event e
+        cdef int capacity
+        cdef Slot* slots
+        if fd >= self.capacity:
+            capacity = self.capacity if self.capacity else 64
+            while capacity <= fd:
+                capacity *= 2
+            slots = <Slot*>realloc(self.slots, capacity * sizeof(Slot))
+            if slots == NULL:
+                raise MemoryError()
+            memset(slots + self.capacity, 0, (capacity - self.capacity) * sizeof(Slot))
+            self.slots = slots
+            self.capacity = capacity
+        self.generations += 1
+        e.events = events
+        e.data.u64 = (<uint64_t>self.generations << 32) | <uint64_t>fd
+        if epoll_ctl(self.epoll, EPOLL_CTL_ADD, fd, &e) < 0:
+            raise OSError(errno, os.strerror(errno))
+        p.fd = fd
+        p.generation = self.generations
+        self.slots[fd].owner = <void*>p
+        self.slots[fd].generation = self.generations
+        Py_INCREF(p)
+        self.members += 1
+        return 0
+
+    cdef int remove(self, Pollable p) except -1:
+        """Forget `p`; its descriptor stays open. The event is taken out explicitly: closing is not enough when a copy lives elsewhere."""
+        cdef epoll_event e
+        cdef int fd = p.fd
+        if fd < 0 or fd >= self.capacity or self.slots[fd].owner != <void*>p:
+            return 0
+        e.events = 0
+        e.data.u64 = 0
+        if self.epoll >= 0:
+            epoll_ctl(self.epoll, EPOLL_CTL_DEL, fd, &e)
+        self.slots[fd].owner = NULL
+        self.slots[fd].generation = 0
+        p.fd = -1
+        self.members -= 1
+        Py_DECREF(p)
+        return 0
+
+    def pollables(self):
+        """All members, as a list."""
+        cdef int i
+        found = []
+        for i in range(self.capacity):
+            if self.slots[i].owner != NULL:
+                found.append(<object>self.slots[i].owner)
+        return found
+
+    # ---- turns -----------------------------------------------------------------------------------------------------
+
+    cdef int dirty(self, Pollable p) except -1:
+        """`p` has output; flush it at the end of the turn."""
+        self.unsent.append(p)
+        if not self.turning and not self.kicked:
+            self.kick()
+        return 0
+
+    cdef int again(self, Pollable p) except -1:
+        """`p` stopped before the end of its input; resume it in the next turn."""
+        self.unread.append(p)
+        if not self.kicked:
+            self.kick()
+        return 0
+
+    cdef int kick(self) except -1:
+        if self.hub is not None:
+            self.kicked = True
+            self.hub.loop.run_callback(self._kicked)
+        return 0
+
+    def _kicked(self):
+        self.kicked = False
+        if self.epoll >= 0:
+            self.turn()
+
+    def _turn(self):
+        if self.epoll >= 0:
+            self.turn()
+
+    cdef int turn(self) except -1:
+        cdef epoll_event events[BATCH]
+        cdef int n, i, fd
+        cdef uint32_t generation
+        cdef Pollable p
+        cdef list unread
+        self.turns += 1
+        self.turning = True
+        try:
+            n = epoll_wait(self.epoll, events, BATCH, 0)
+            self.polled = monotonic()
+            for i in range(n):
+                fd = <int>(events[i].data.u64 & 0xFFFFFFFF)
+                generation = <uint32_t>(events[i].data.u64 >> 32)
+                if fd >= self.capacity or self.slots[fd].owner == NULL or self.slots[fd].generation != generation:
+                    continue
+                p = <Pollable>self.slots[fd].owner
+                try:
+                    p.ready(events[i].events)
+                except Exception:
+                    log.exception("serving %r failed", p)
+            if self.unread:
+                unread = self.unread
+                self.unread = unread[RESUMED:]
+                for p in unread[:RESUMED]:
+                    if p.fd >= 0:
+                        try:
+                            p.resume()
+                        except Exception:
+                            log.exception("resuming %r failed", p)
+        finally:
+            self.finish_turn()
+        return 0
+
+    cdef int finish_turn(self) except -1:
+        cdef Pollable p
+        cdef list unsent
+        while self.unsent:
+            unsent = self.unsent
+            self.unsent = []
+            for p in unsent:
+                if p.fd >= 0:
+                    try:
+                        p.flush()
+                    except Exception:
+                        log.exception("flushing %r failed", p)
+        self.turning = False
+        if self.unread and not self.kicked:
+            self.kick()
+        return 0
+
+    def run_once(self, double timeout=0):
+        """Wait up to `timeout` seconds and serve what is ready: for a loop that no hub drives. Runs timers and sweeps too."""
+        cdef epoll_event probe
+        cdef double until = self.timers.earliest()
+        cdef int epoll = self.epoll, wait
+        if until >= 0:
+            timeout = max(0.0, min(timeout, until - monotonic()))
+        wait = 0 if self.unread or self.unsent else <int>(timeout * 1000)
+        if wait:
+            import select
+
+            poll = select.poll()
+            poll.register(epoll, select.POLLIN)
+            poll.poll(wait)
+        self.turn()
+        self.timers.run(monotonic())
+
+    # ---- time ------------------------------------------------------------------------------------------------------
+
+    def call_at(self, double deadline, callback not None):
+        """Call `callback` (in the hub; it must not block) at `deadline`, in seconds of the monotonic clock. Returns its Timer."""
+        timer = self.timers.add(deadline, callback)
+        self.arm(deadline)
+        return timer
+
+    def call_later(self, double seconds, callback not None):
+        """Call `callback` after `seconds`. Returns its Timer."""
+        return self.call_at(monotonic() + seconds, callback)
+
+    cdef int arm(self, double deadline) except -1:
+        cdef double delay
+        if self.alarm is None or (self.alarm_at >= 0 and self.alarm_at <= deadline):
+            return 0
+        delay = deadline - monotonic()
+        self.alarm_at = deadline
+        self.alarm.stop()
+        self.alarm.close()
+        self.alarm = self.hub.loop.timer(delay if delay > 0 else 0.0)
+        self.alarm.start(self._alarm)
+        return 0
+
+    def _alarm(self):
+        cdef double next_deadline
+        self.alarm_at = -1
+        self.timers.run(monotonic())
+        next_deadline = self.timers.earliest()
+        if next_deadline >= 0:
+            self.arm(next_deadline)
+
+    def _sweep(self):
+        self.sweep_members()
+
+    def sweep_members(self):
+        """Let every member look at its time limits."""
+        cdef double now = monotonic()
+        cdef int i
+        cdef Pollable p
+        for i in range(self.capacity):
+            if self.slots[i].owner != NULL:
+                p = <Pollable>self.slots[i].owner
+                try:
+                    p.sweep(now)
+                except Exception:
+                    log.exception("checking the time limits of %r failed", p)
+
+    def __repr__(self):
+        return f"<Loop epoll {self.epoll}, {self.members} members, {len(self.timers)} timers, {self.turns} turns>"

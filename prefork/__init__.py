@@ -1,0 +1,53 @@
+"""prefork: keep N processes alive and replace them without losing a request. Knows nothing of RPC.
+
+| file | its job |
+|---|---|
+| ``application`` | what is handed in: ``Application``, ``Settings``, ``Listen``, ``LoadError`` |
+| ``master`` | the supervisor: generations, reload, stop |
+| ``generation`` | the supervisor's records |
+| ``loader`` | the process that loads user code and forks workers |
+| ``worker`` | a worker process, as its body sees it |
+| ``orders`` | what a worker's body is told |
+| ``handover`` | live connections from worker to worker |
+| ``scoreboard`` | shared memory: states, gauges, counters, the connection-count gate |
+| ``channel`` | messages and descriptors between two processes |
+| ``listeners`` | listening sockets |
+| ``backoff``, ``pidfile``, ``loop``, ``report``, ``primitives`` | small parts |
+
+The names below are loaded when they are used: the master pays for nothing that only workers need.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from prefork.application import Application, Listen, LoadError, Settings
+    from prefork.handover import MAX_HANDOVER_BYTES
+    from prefork.master import Master, Ready
+    from prefork.orders import Adopt, Adopted, Drain, MasterGone, Order, Refused, Reopen, Serve, Stop
+    from prefork.scoreboard import Scoreboard, may_accept
+    from prefork.worker import Worker
+
+_HOME = {
+    "application": ("Application", "Listen", "LoadError", "Settings"),
+    "handover": ("MAX_HANDOVER_BYTES",),
+    "master": ("Master", "Ready"),
+    "orders": ("Adopt", "Adopted", "Drain", "MasterGone", "Order", "Refused", "Reopen", "Serve", "Stop"),
+    "scoreboard": ("Scoreboard", "may_accept"),
+    "worker": ("Worker",),
+}
+
+__all__ = (
+    "MAX_HANDOVER_BYTES", "Adopt", "Adopted", "Application", "Drain", "Listen", "LoadError", "Master", "MasterGone", "Order",
+    "Ready", "Refused", "Reopen", "Scoreboard", "Serve", "Settings", "Stop", "Worker", "may_accept",
+)  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _HOME.items():
+        if name in names:
+            from importlib import import_module
+
+            return getattr(import_module(f"prefork.{module}"), name)
+    raise AttributeError(f"module 'prefork' has no attribute {name!r}")

@@ -1,0 +1,104 @@
+"""What the room is given: an application to load and run, and its settings as plain values.
+
+The master never sees more of the application than this. ``load`` and ``run`` are called in child processes, so that
+neither a broken config nor a broken import can touch the process that supervises.
+"""
+
+from __future__ import annotations
+
+import json
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from prefork.worker import Worker
+
+__all__ = ("MAX_LISTENERS", "MAX_WORKERS", "Application", "Listen", "LoadError", "Settings")
+
+#: Workers of one generation. The scoreboard has a row for each worker of four generations (one that serves, one that
+#: boots, two that drain).
+MAX_WORKERS = 256
+
+#: Listeners. They travel to the loader in one message with the channel and the scoreboard, and the kernel carries at
+#: most 253 descriptors in one (SCM_MAX_FD).
+MAX_LISTENERS = 240
+
+
+class LoadError(Exception):
+    """A mistake of the user's, told in one clear line. The master logs it without a traceback and exits with 78."""
+
+
+class Listen(NamedTuple):
+    """One address to listen on."""
+
+    address: str
+    """``tcp://host:port``, port 0 for any free one, or ``unix:///path``."""
+    backlog: int = 1024
+    """Connections the kernel queues while no worker accepts; clamped by the kernel to net.core.somaxconn."""
+    mode: int | None = None
+    """Permission bits of a unix socket; None: by the umask."""
+
+
+class Settings(NamedTuple):
+    """What the master must know about a generation. Times are seconds."""
+
+    name: str
+    workers: int
+    listen: tuple[Listen, ...]
+    graceful_timeout: float = 30.0
+    """For calls in flight, when a worker leaves or the server stops."""
+    boot_timeout: float = 60.0
+    """For ``load`` and, again, for each worker until it is ready."""
+    pidfile: str | None = None
+    extra: Mapping[str, Any] = MappingProxyType({})
+    """Opaque here: plain values (JSON) that the assembly wants back in ``Ready``."""
+
+    def encode(self) -> bytes:
+        """As JSON. Raises LoadError if a value is not plain or out of range."""
+        self._check()
+        plain = self._asdict() | {"listen": [tuple(listen) for listen in self.listen], "extra": dict(self.extra)}
+        try:
+            return json.dumps(plain).encode()
+        except (TypeError, ValueError) as error:
+            raise LoadError(f"settings are not plain values: {error}") from None
+
+    @classmethod
+    def decode(cls, data: bytes) -> Settings:
+        """The reverse of ``encode``."""
+        plain = json.loads(data)
+        plain["listen"] = tuple(Listen(*listen) for listen in plain["listen"])
+        return cls(**plain)
+
+    def _check(self) -> None:
+        if not 1 <= self.workers <= MAX_WORKERS:
+            raise LoadError(f"workers: {self.workers} is out of range, use 1 to {MAX_WORKERS}")
+        if not self.listen:
+            raise LoadError("nothing to listen on: add a [[listen]] section")
+        if len(self.listen) > MAX_LISTENERS:
+            raise LoadError(f"{len(self.listen)} listeners, {MAX_LISTENERS} is the most")
+        addresses = [listen.address for listen in self.listen]
+        for address in addresses:
+            if addresses.count(address) > 1 and not address.endswith(":0"):
+                raise LoadError(f"{address}: listed twice in [[listen]]")
+        for what, seconds in (("graceful_timeout", self.graceful_timeout), ("boot_timeout", self.boot_timeout)):
+            if not seconds >= 0:
+                raise LoadError(f"{what}: {seconds} is not a duration in seconds")
+
+
+class Application(Protocol):
+    """What the assembly hands to the master. Made in the master, so it should hold little: the config's path.
+
+    It may also have ``after_fork(self) -> None``: called first in each new worker, before ``run``. An application that
+    imports gevent calls ``gevent.reinit()`` there, for workers are forked by the plain system call.
+    """
+
+    def load(self) -> Settings:
+        """In the loader process: parse the config, import user code. What it leaves on ``self`` is there in ``run``.
+
+        Raises LoadError for a mistake of the user's. No thread may be running when it returns.
+        """
+
+    def run(self, worker: Worker) -> None:
+        """In a worker process: get ready, serve until told to leave, return."""

@@ -1,0 +1,125 @@
+"""The master's records: a generation, its loader, its workers. Facts only; what follows from them is in ``master``."""
+
+from __future__ import annotations
+
+import signal
+from typing import TYPE_CHECKING
+
+from prefork.backoff import Backoff
+from prefork.primitives import close_quietly, kill, monotonic, pidfd_open
+
+if TYPE_CHECKING:
+    from prefork.application import Settings
+    from prefork.channel import Channel
+    from prefork.listeners import Listener
+    from prefork.loop import Timer
+
+
+class Process:
+    """A child of the master: worker or loader. ``pid`` is None while a worker's fork is under way."""
+
+    def __init__(self, channel: Channel) -> None:
+        self.channel = channel
+        self.pid: int | None = None
+        self.pidfd = -1
+        self.started = monotonic()
+        self.failure: tuple[str, int] | None = None
+        """Why it is about to exit, by its own words or by the master's: a line, an exit code."""
+        self.kill_timer: Timer | None = None
+        self.boot_timer: Timer | None = None
+        self.is_doomed = False
+        """KILL was sent, or is as soon as the pid is known."""
+
+    def born(self, pid: int) -> None:
+        """Its pid is known. It is an unreaped child, so the number is certainly its own."""
+        self.pid = pid
+        self.pidfd = pidfd_open(pid)
+
+    def kill(self) -> None:
+        """SIGKILL, now or at birth."""
+        self.is_doomed = True
+        if self.pid is not None:
+            kill(self.pid, signal.SIGKILL)
+
+    def forget(self) -> None:
+        """It is gone: timers and descriptors too."""
+        self.pid = None
+        for timer in self.kill_timer, self.boot_timer:
+            if timer is not None:
+                timer.cancel()
+        self.channel.close()
+        if self.pidfd >= 0:
+            close_quietly(self.pidfd)
+            self.pidfd = -1
+
+    @property
+    def uptime(self) -> float:
+        """Seconds since it was ordered."""
+        return monotonic() - self.started
+
+
+class LoaderProcess(Process):
+    """A loader. It belongs to a generation once its settings have been accepted."""
+
+    def __init__(self, channel: Channel) -> None:
+        super().__init__(channel)
+        self.is_loaded = False
+        self.is_released = False
+        """No longer needed: it exits when the forks under way are done."""
+        self.forking: dict[int, WorkerProcess] = {}
+        """Workers it was told to fork and has not reported, by row."""
+
+    def __repr__(self) -> str:
+        return f"loader (pid {self.pid})"
+
+
+class WorkerProcess(Process):
+    """A worker."""
+
+    def __init__(self, channel: Channel, generation: Generation, slot: int, index: int) -> None:
+        super().__init__(channel)
+        self.generation = generation
+        self.slot = slot
+        self.index = index
+        self.is_ready = False
+        self.is_leaving = False
+        """It asked to leave, and serves until its replacement is ready."""
+        self.is_draining = False
+        """It was told to leave."""
+        self.drain_deadline: float | None = None
+        self.told_pid: int | None = None
+        """By itself, which may be before its loader reports it. For the log only."""
+
+    def __repr__(self) -> str:
+        return f"worker {self.slot} gen {self.generation.number} (pid {self.pid or self.told_pid or 'unknown'})"
+
+
+class Generation:
+    """Workers of one config and one code, the loader that forks them, the listeners they share."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.started = monotonic()
+        self.loader: LoaderProcess | None = None
+        self.reviving: LoaderProcess | None = None
+        """A second loader, meant to replace one that died."""
+        self.loader_backoff = Backoff()
+        self.settings: Settings
+        self.listeners: list[Listener] = []
+        self.size = 0
+        """Workers wanted: the config's number, or as TTIN and TTOU left it."""
+        self.workers: dict[int, WorkerProcess] = {}
+        """Who holds each slot; draining and leaving workers hold none."""
+        self.respawns: dict[int, Timer] = {}
+        """Slots whose next worker must wait."""
+        self.backoffs: dict[int, Backoff] = {}
+
+    @property
+    def ready(self) -> list[WorkerProcess]:
+        """Workers that can serve, in order of slots."""
+        return [worker for _, worker in sorted(self.workers.items()) if worker.is_ready]
+
+    @property
+    def is_complete(self) -> bool:
+        """Every slot has a ready worker."""
+        return len(self.ready) >= self.size

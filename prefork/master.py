@@ -1,0 +1,921 @@
+"""The master: binds, has children forked, watches them, replaces them. It never reads a config, never imports user code,
+never waits.
+
+States: STARTING (nothing serves yet) → RUNNING → STOPPING. A reload is no state but a second, *incoming* generation beside
+the *current* one: supervision, signals and timers work throughout.
+
+A reload, step by step
+ 1. A new loader loads config and code. 2. Addresses that are new are bound; kept ones keep their socket. 3. One worker is
+ forked and must become ready, then the others. 4. Now, and only now, the new generation is published: its workers
+ accept, the old ones get the order to drain and a way to hand their connections over. 5. Addresses nobody wants are closed.
+ Whatever fails before 4 ends the incoming generation, says why in one line, and leaves the current one untouched.
+
+Rules
+ 1. Children are waited for one by one, through pidfds. Unknown children (orphans that a subreaper inherits) are reaped
+    only while no fork is under way, for an unknown pid may then be a worker about to be announced.
+ 2. Orders go over channels, never by signals: no handler window, no pid that has become somebody else's.
+ 3. Every change of state is logged with its reason.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from prefork.application import MAX_WORKERS, Listen, LoadError, Settings
+from prefork.backoff import MAX_DELAY, START_UP_FAILURES, Backoff
+from prefork.channel import Channel, Closed, pair
+from prefork.generation import Generation, LoaderProcess, Process, WorkerProcess
+from prefork.listeners import BindError, Listener, bind, close_all
+from prefork.loop import Loop
+from prefork.pidfile import Pidfile, PidfileError
+from prefork.primitives import (
+    EPOLLIN,
+    EPOLLOUT,
+    RawSocket,
+    _exit,
+    become_subreaper,
+    close_quietly,
+    fork_blocked,
+    getpid,
+    monotonic,
+    set_title,
+    waitid,
+    waitpid,
+)
+from prefork.scoreboard import Scoreboard
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from prefork.application import Application
+    from prefork.channel import Message
+
+log = logging.getLogger("weego.master")
+
+EX_SOFTWARE, EX_OSERR, EX_CONFIG = 70, 71, 78  # sysexits.h; the same as in prefork.report, which only children import
+
+#: For loading the first generation, whose own boot_timeout is not known before.
+FIRST_LOAD_TIMEOUT = 60.0
+
+#: Between the deadline a worker was given and SIGKILL: it may be writing its last replies.
+KILL_DELAY = 1.0
+
+#: Generations that may drain beside the current one. With clients that never leave and reloads that never end, old
+#: workers would pile up; the oldest are told to finish.
+MAX_DRAINING = 2
+
+#: Ways opened for a leaving worker, see ``prefork.handover.MAX_TARGETS`` (not imported: the module is for workers).
+MAX_TARGETS = 8
+
+
+class Ready(NamedTuple):
+    """What ``on_ready`` is told when every worker of the first generation is ready."""
+
+    name: str
+    version: str
+    pid: int
+    generation: int
+    workers: int
+    listen: tuple[tuple[str, str], ...]
+    """Each address as configured and as bound: they differ for port 0."""
+    seconds: float
+    """Since ``run`` was called."""
+    extra: Mapping[str, Any]
+
+
+class Master:
+    """The supervisor of one application.
+
+    ``on_ready`` is called in the master once, ``on_reopen`` on each SIGUSR1; neither may block. ``version`` is for them
+    and for the log.
+    """
+
+    def __init__(
+        self,
+        app: Application,
+        *,
+        version: str,
+        on_ready: Callable[[Ready], None] | None = None,
+        on_reopen: Callable[[], None] | None = None,
+    ) -> None:
+        self._app = app
+        self._version = version
+        self._on_ready = on_ready
+        self._on_reopen = on_reopen
+        self._exit_code = 0
+        self._is_stopping = False
+        self._is_fast = False
+        self._is_checking = False
+        self._is_announced = False
+        self._has_served = False
+        self._boot_failures = 0
+        self._last_number = 0
+        self._current: Generation | None = None
+        self._incoming: Generation | None = None
+        self._reload_wanted = False
+        self._size_change = 0
+        self._workers: dict[int, WorkerProcess] = {}  # all there are, by row of the board
+        self._loaders: set[LoaderProcess] = set()
+        self._replaces: dict[int, WorkerProcess] = {}  # slot of the current generation → worker that leaves when it is filled
+        self._pidfile: Pidfile | None = None
+        self._started = monotonic()
+        self._loop: Loop
+        self._board: Scoreboard
+
+    # -- life -------------------------------------------------------------------------------------------------------------
+
+    def run(self) -> int:
+        """Serve until stopped; the exit code of the process: 0, 70, 71 or 78. Only in the main thread."""
+        self._open()
+        set_title("weego: master")
+        log.info("weego %s starts, pid %d", self._version, getpid())
+        try:
+            self._board = Scoreboard.create()
+            self._loop.on_signals(
+                {
+                    signal.SIGHUP: self._on_hup,
+                    signal.SIGTERM: self._on_term,
+                    signal.SIGINT: self._on_int,
+                    signal.SIGQUIT: self._on_quit,
+                    signal.SIGTTIN: lambda: self._on_resize(1),
+                    signal.SIGTTOU: lambda: self._on_resize(-1),
+                    signal.SIGUSR1: self._on_usr1,
+                    signal.SIGUSR2: lambda: log.warning("SIGUSR2 ignored: there is no upgrade in place yet; restart the server"),
+                    signal.SIGWINCH: lambda: None,  # any terminal that changes its size sends it
+                    signal.SIGCHLD: self._reap,
+                }
+            )
+            become_subreaper()
+            self._begin_generation()
+            self._loop.run()
+        finally:
+            self._loop.close()
+            if self._pidfile is not None:
+                self._pidfile.close()
+            self._board.close()
+        log.info("weego has stopped, exit code %d", self._exit_code)
+        return self._exit_code
+
+    def check(self) -> int:
+        """Load in a child, bind nothing, fork no worker; 0, or the code ``run`` would end with. Logs one line."""
+        self._is_checking = True
+        self._open()
+        try:
+            self._loop.on_signals(
+                {signal.SIGTERM: self._on_quit, signal.SIGINT: self._on_quit, signal.SIGCHLD: lambda: None}
+            )
+            self._begin_generation()
+            self._loop.run()
+        finally:
+            self._loop.close()
+        return self._exit_code
+
+    def _open(self) -> None:
+        self._started = monotonic()
+        self._loop = Loop()
+
+    def _fail(self, line: str, code: int) -> None:
+        """The server cannot start: say so in one line and leave with ``code``."""
+        log.error("cannot start: %s", line)
+        self._exit_code = code
+        self._stop(fast=True)
+
+    def _end_if_alone(self) -> None:
+        if self._is_stopping and not self._workers and not self._loaders:
+            self._loop.stop()
+
+    # -- signals ----------------------------------------------------------------------------------------------------------
+
+    def _on_hup(self) -> None:
+        if self._is_stopping:
+            log.info("SIGHUP ignored: the server is stopping")
+        elif self._incoming is not None:
+            if not self._reload_wanted:
+                log.info("SIGHUP: one more reload follows the one under way")
+            self._reload_wanted = True
+        else:
+            self._reload("SIGHUP")
+
+    def _on_term(self) -> None:
+        if self._is_stopping:
+            log.info("SIGTERM ignored: the server is stopping; SIGINT or SIGQUIT stops it faster")
+        else:
+            log.info("SIGTERM: stopping")
+            self._stop(fast=False)
+
+    def _on_int(self) -> None:
+        if self._is_stopping:
+            log.warning("SIGINT: stopping fast")
+            self._stop(fast=True)
+        else:
+            log.info("SIGINT: stopping; once more to stop fast")
+            self._stop(fast=False)
+
+    def _on_quit(self) -> None:
+        log.warning("stopping fast")
+        self._stop(fast=True)
+
+    def _on_resize(self, by: int) -> None:
+        if self._is_stopping or self._current is None:
+            log.info("change of the number of workers ignored: the server is %s", "stopping" if self._is_stopping else "starting")
+        elif self._incoming is not None:
+            self._size_change += by
+            log.info("%+d worker: after the reload under way", by)
+        else:
+            self._resize(self._current, by)
+
+    def _on_usr1(self) -> None:
+        log.info("SIGUSR1: reopening logs")
+        if self._on_reopen is not None:
+            self._on_reopen()
+        for worker in self._workers.values():
+            self._tell(worker, {"is": "reopen"})
+
+    # -- generations ------------------------------------------------------------------------------------------------------
+
+    def _begin_generation(self) -> None:
+        self._last_number += 1
+        generation = self._incoming = Generation(self._last_number)
+        try:
+            generation.loader = self._start_loader(generation)
+        except OSError as error:
+            self._give_up(generation, f"no process for the loader: {error.strerror}", EX_OSERR)
+
+    def _reload(self, reason: str) -> None:
+        log.info("%s: reloading, generation %d loads", reason, self._last_number + 1)
+        self._reload_wanted = False
+        self._begin_generation()
+
+    def _give_up(self, generation: Generation, line: str, code: int) -> None:
+        """The incoming generation has failed."""
+        if generation is not self._incoming:
+            return
+        if self._current is None:
+            self._discard(generation)
+            self._fail(line, code)
+            return
+        log.error("reload failed, generation %d goes on: %s", self._current.number, line)
+        self._discard(generation)
+        self._after_reload()
+
+    def _discard(self, generation: Generation) -> None:
+        """End an incoming generation, of which nobody outside has seen anything."""
+        self._incoming = None
+        self._release_loader(generation)
+        for timer in generation.respawns.values():
+            timer.cancel()
+        for worker in generation.workers.values():
+            worker.is_draining = True
+            worker.kill()
+        generation.workers.clear()
+        kept = self._current.listeners if self._current is not None else []
+        close_all(listener for listener in generation.listeners if listener not in kept)
+        generation.listeners = []
+
+    def _after_reload(self) -> None:
+        if self._is_stopping:
+            return
+        if self._size_change and self._current is not None:
+            by, self._size_change = self._size_change, 0
+            self._resize(self._current, by)
+        if self._reload_wanted:
+            self._reload("SIGHUP during the last reload")
+
+    def _on_settings(self, generation: Generation, settings: Settings, places: list[Any]) -> None:
+        """The incoming generation's loader is done: bind, and have workers forked."""
+        generation.settings = settings
+        generation.size = settings.workers
+        first = self._current is None
+        try:
+            if first:
+                set_title(f"weego: master [{settings.name}]")
+                if settings.pidfile is not None:
+                    self._pidfile = Pidfile(settings.pidfile)
+            elif settings.pidfile != (self._pidfile.path if self._pidfile else None):
+                log.warning("pidfile: a change takes a restart; %s stays", self._pidfile.path if self._pidfile else "none")
+            self._bind(generation, places)
+        except (BindError, PidfileError) as error:
+            self._give_up(generation, str(error), EX_OSERR)
+            return
+        log.info(
+            "generation %d loaded in %.2f s: %d workers, %s",
+            generation.number,
+            monotonic() - generation.started,
+            settings.workers,
+            ", ".join(listener.actual for listener in generation.listeners),
+        )
+        if first:
+            # Nothing serves yet, so nothing need be protected: workers accept as they become ready.
+            self._current, self._incoming = generation, None
+            self._board.publish(generation.number, getpid())
+            self._fill(generation)
+            self._after_reload()
+        else:
+            self._spawn(generation, 0)  # one to try; the others when it is ready
+
+    def _bind(self, generation: Generation, places: list[Any]) -> None:
+        """Keep the current listeners of the same addresses, bind the others. Raises BindError, leaving nothing new."""
+        current = list(self._current.listeners) if self._current is not None else []
+        chosen: list[Listener] = []
+        try:
+            for listen, place in zip(generation.settings.listen, places, strict=True):
+                kept = next((listener for listener in current if listener.listen.address == listen.address), None)
+                if kept is not None:
+                    current.remove(kept)  # "port 0" may be listed twice
+                chosen.append(kept or bind(listen, (place[0], place[1])))
+        except BindError:
+            old = self._current.listeners if self._current is not None else []
+            close_all(listener for listener in chosen if listener not in old)
+            raise
+        generation.listeners = chosen
+
+    def _promote(self, generation: Generation) -> None:
+        """Every worker of the incoming generation is ready: it serves from here on, the old one drains."""
+        old = self._current
+        assert old is not None
+        self._current, self._incoming = generation, None
+        self._board.publish(generation.number, getpid())
+        set_title(f"weego: master [{generation.settings.name}]")
+        for worker in generation.workers.values():
+            self._tell(worker, {"is": "serve"})
+        for listener, listen in zip(generation.listeners, generation.settings.listen, strict=True):
+            self._adjust(listener, listen)
+        closing = [i for i, listener in enumerate(old.listeners) if listener not in generation.listeners]
+        close_all(old.listeners[i] for i in closing)  # the old workers hold the last copies now
+        old.listeners = []
+        self._release_loader(old)
+        for timer in old.respawns.values():
+            timer.cancel()
+        self._replaces.clear()
+        leaving = [worker for worker in self._workers.values() if worker.generation is old and not worker.is_draining]
+        old.workers.clear()
+        log.info(
+            "reload done in %.2f s: generation %d serves with %d workers, %d of generation %d drain",
+            monotonic() - generation.started,
+            generation.number,
+            len(generation.workers),
+            len(leaving),
+            old.number,
+        )
+        for worker in leaving:
+            self._drain(worker, closing)
+        self._cut_oldest()
+        if not self._is_announced:
+            self._announce(generation)
+        self._after_reload()
+
+    def _adjust(self, listener: Listener, listen: Listen) -> None:
+        try:
+            listener.adjust(listen)
+        except OSError as error:
+            log.warning("%s: backlog or mode not changed: %s", listen.address, error.strerror)
+
+    def _cut_oldest(self) -> None:
+        """Tell the oldest draining generation to finish if there are too many."""
+        numbers = sorted({worker.generation.number for worker in self._workers.values() if worker.is_draining})
+        for number in numbers[:-MAX_DRAINING]:
+            log.warning("generation %d still drains after %d more reloads: it must finish now", number, MAX_DRAINING)
+            for worker in self._workers.values():
+                if worker.generation.number == number:
+                    self._order_stop(worker, monotonic() + KILL_DELAY, fast=True)
+
+    def _announce(self, generation: Generation) -> None:
+        self._is_announced = True
+        seconds = monotonic() - self._started
+        log.info("ready in %.2f s: %d workers", seconds, len(generation.ready))
+        if self._on_ready is not None:
+            settings = generation.settings
+            listen = tuple((each.listen.address, each.actual) for each in generation.listeners)
+            self._on_ready(
+                Ready(
+                    settings.name, self._version, getpid(), generation.number, generation.size, listen, seconds, settings.extra
+                )
+            )
+
+    def _resize(self, generation: Generation, by: int) -> None:
+        """TTIN and TTOU, until the next reload."""
+        for _ in range(abs(by)):
+            if by > 0:
+                if generation.size >= MAX_WORKERS:
+                    log.info("SIGTTIN ignored: %d workers are the most", MAX_WORKERS)
+                    return
+                generation.size += 1
+                log.info("SIGTTIN: one more worker, %d in all", generation.size)
+                self._fill(generation)
+            elif generation.size <= 1:
+                log.info("SIGTTOU ignored: the last worker stays")
+            else:
+                generation.size -= 1
+                taken = {*generation.workers, *generation.respawns}
+                if len(taken) <= generation.size:
+                    continue  # the loader is being replaced, and a slot is empty
+                slot = max(taken)
+                log.info("SIGTTOU: worker %d leaves, %d remain", slot, generation.size)
+                self._replaces.pop(slot, None)
+                timer = generation.respawns.pop(slot, None)
+                if timer is not None:
+                    timer.cancel()
+                worker = generation.workers.pop(slot, None)
+                if worker is not None:
+                    self._drain(worker, ())
+
+    def _fill(self, generation: Generation) -> None:
+        """Order a worker for each empty slot, the lowest first."""
+        for slot in range(MAX_WORKERS):
+            if len(generation.workers) + len(generation.respawns) >= generation.size or generation.loader is None:
+                return
+            if slot not in generation.workers and slot not in generation.respawns:
+                self._spawn(generation, slot)
+
+    # -- loaders ----------------------------------------------------------------------------------------------------------
+
+    def _start_loader(self, generation: Generation) -> LoaderProcess:
+        """Fork a loader from this process. Raises OSError."""
+        ours, theirs = pair()
+        master_pid = getpid()
+        try:
+            pid = fork_blocked()
+        except OSError:
+            ours.close()
+            theirs.close()
+            raise
+        if pid == 0:
+            self._become_loader(generation.number, theirs, ours, master_pid)
+        theirs.close()
+        loader = LoaderProcess(Channel(ours))
+        loader.born(pid)
+        self._loaders.add(loader)
+        self._loop.watch(loader.channel.fileno(), lambda: self._read_loader(loader, generation))
+        self._loop.watch(loader.pidfd, lambda: self._await(loader))
+        timeout = self._current.settings.boot_timeout if self._current is not None else FIRST_LOAD_TIMEOUT
+        loader.boot_timer = self._loop.after(timeout, lambda: self._is_late(loader, f"not loaded within {timeout:g} s"))
+        return loader
+
+    def _become_loader(self, number: int, theirs: RawSocket, ours: RawSocket, master_pid: int) -> None:
+        """In the child: let go of what is the master's, and load. Does not return."""
+        try:
+            for fd in (*self._own_fds(), ours.fileno()):
+                close_quietly(fd)
+            from prefork.loader import load_and_fork
+
+            load_and_fork(self._app, number, theirs.fileno(), master_pid)
+        finally:
+            _exit(EX_SOFTWARE)
+
+    def _own_fds(self) -> Iterable[int]:
+        """All that no child may inherit: an end of file must mean that the master is gone, a lock that it is not."""
+        yield from self._loop.fds()
+        for process in (*self._workers.values(), *self._loaders):
+            if not process.channel.is_closed:
+                yield process.channel.fileno()
+            if process.pidfd >= 0:
+                yield process.pidfd
+        for generation in (self._current, self._incoming):
+            if generation is not None:
+                for listener in generation.listeners:
+                    yield listener.fileno()
+        if self._pidfile is not None:
+            yield self._pidfile.fd
+        if not self._is_checking:
+            yield self._board.fd
+
+    def _read_loader(self, loader: LoaderProcess, generation: Generation) -> None:
+        while (received := self._receive(loader)) is not None:
+            message, fds = received
+            match message["is"]:
+                case "settings":
+                    self._take_settings(loader, generation, fds[0])
+                case "failed":
+                    loader.failure = message["line"], message["code"]
+                    if message["trace"]:
+                        log.error("traceback of the failed load:\n%s", message["trace"].rstrip())
+                case "spawned":
+                    self._on_spawned(loader, loader.forking.pop(message["index"]), message["pid"])
+                case "not_spawned":
+                    worker = loader.forking.pop(message["index"])
+                    worker.failure = (f"cannot be forked: {message['error']}", EX_OSERR)
+                    self._on_worker_gone(worker, "was not born")
+                    self._let_loader_go(loader)
+                    self._reap()
+
+    def _take_settings(self, loader: LoaderProcess, generation: Generation, fd: int) -> None:
+        try:
+            document = os.pread(fd, os.fstat(fd).st_size, 0)
+        finally:
+            close_quietly(fd)
+        places, _, encoded = document.partition(b"\n")
+        settings = Settings.decode(encoded)
+        loader.is_loaded = True
+        if loader.boot_timer is not None:
+            loader.boot_timer.cancel()
+        if self._is_checking:
+            log.info("the configuration is good: %d workers, %s", settings.workers, ", ".join(x.address for x in settings.listen))
+            self._stop(fast=True)
+        elif generation is self._incoming:
+            self._on_settings(generation, settings, _decode_places(places))
+        elif generation is self._current and loader is generation.reviving:
+            generation.reviving = None
+            if settings == generation.settings:
+                log.info("%r takes over, generation %d", loader, generation.number)
+                generation.loader = loader
+                self._fill(generation)
+            else:
+                # Workers of another config must not join this generation.
+                loader.is_released = True
+                self._let_loader_go(loader)
+                if self._incoming is None:
+                    self._reload("the loader died and the configuration has changed since")
+        else:
+            self._let_loader_go(loader)
+
+    def _release_loader(self, generation: Generation) -> None:
+        """A generation's loaders are no longer needed."""
+        for loader in (generation.loader, generation.reviving):
+            if loader is not None:
+                loader.is_released = True
+                self._let_loader_go(loader)
+        generation.loader = generation.reviving = None
+
+    def _let_loader_go(self, loader: LoaderProcess) -> None:
+        """End a released loader: at once while it loads, else when it has reported the forks under way."""
+        if not loader.is_released:
+            return
+        if not loader.is_loaded:
+            loader.kill()
+        elif not loader.forking:
+            self._close_channel(loader)
+
+    def _on_loader_gone(self, loader: LoaderProcess, how: str) -> None:
+        self._loaders.discard(loader)
+        for worker in list(loader.forking.values()):
+            # It may live, unknown to us: it finds its channel closed and leaves. Its row is not used again.
+            self._on_worker_gone(worker, "was lost with its loader", keep_row=True)
+        loader.forking.clear()
+        if self._is_checking:
+            if loader.failure is not None:
+                log.error("%s", loader.failure[0])
+                self._exit_code = loader.failure[1]
+            elif not loader.is_loaded and not self._is_stopping:
+                log.error("the loader %s", how)
+                self._exit_code = EX_SOFTWARE
+            self._is_stopping = True
+        incoming, current = self._incoming, self._current
+        line, code = loader.failure or (f"the loader {how}", EX_SOFTWARE)
+        if loader.is_released or self._is_stopping:
+            pass
+        elif incoming is not None and incoming.loader is loader:
+            self._give_up(incoming, line, code)
+        elif current is not None and loader in (current.loader, current.reviving):
+            if current.loader is loader:
+                current.loader = None
+            else:
+                current.reviving = None
+            delay = current.loader_backoff.died(loader.uptime)
+            log.warning("generation %d: %s; a new one in %.1f s, workers go on", current.number, line, delay)
+            self._loop.after(delay, lambda: self._revive_loader(current))
+        self._end_if_alone()
+
+    def _revive_loader(self, generation: Generation) -> None:
+        if generation is not self._current or self._is_stopping or generation.loader or generation.reviving:
+            return
+        try:
+            generation.reviving = self._start_loader(generation)
+        except OSError as error:
+            log.warning("no process for a loader: %s", error.strerror)
+            self._loop.after(MAX_DELAY, lambda: self._revive_loader(generation))
+
+    # -- workers ----------------------------------------------------------------------------------------------------------
+
+    def _spawn(self, generation: Generation, slot: int) -> None:
+        """Order a worker for a slot."""
+        generation.respawns.pop(slot, None)
+        loader = generation.loader
+        if self._is_stopping or loader is None:
+            return  # a revived loader fills empty slots
+        try:
+            ours, theirs = pair()
+        except OSError as error:
+            log.error("no channel for worker %d: %s", slot, error.strerror)
+            self._plan_respawn(generation, slot, MAX_DELAY)
+            return
+        worker = WorkerProcess(Channel(ours), generation, slot, self._board.allot(slot, generation.number))
+        self._workers[worker.index] = generation.workers[slot] = worker
+        loader.forking[worker.index] = worker
+        order = {"is": "spawn", "slot": slot, "generation": generation.number, "index": worker.index}
+        listeners = [listener.fileno() for listener in generation.listeners]
+        loader.channel.send(order, [theirs.fileno(), self._board.fd, *listeners])
+        self._watch_room(loader)
+        theirs.close()
+        self._loop.watch(ours.fileno(), lambda: self._read_worker(worker))
+        timeout = generation.settings.boot_timeout
+        worker.boot_timer = self._loop.after(timeout, lambda: self._is_late(worker, f"not ready within {timeout:g} s"))
+
+    def _plan_respawn(self, generation: Generation, slot: int, delay: float) -> None:
+        if delay <= 0:
+            self._spawn(generation, slot)
+        else:
+            generation.respawns[slot] = self._loop.after(delay, lambda: self._spawn(generation, slot))
+
+    def _on_spawned(self, loader: LoaderProcess, worker: WorkerProcess, pid: int) -> None:
+        worker.born(pid)
+        self._loop.watch(worker.pidfd, lambda: self._await(worker))
+        log.debug("%r forked after %.4f s", worker, worker.uptime)
+        if worker.is_doomed:
+            worker.kill()
+        self._let_loader_go(loader)
+        self._reap()
+
+    def _read_worker(self, worker: WorkerProcess) -> None:
+        while (received := self._receive(worker)) is not None:
+            message, fds = received
+            for fd in fds:  # none is expected
+                close_quietly(fd)
+            match message["is"]:
+                case "ready":
+                    worker.told_pid = message["pid"]
+                    self._on_worker_ready(worker)
+                case "failed":
+                    worker.failure = message["line"], message["code"]
+                case "leaving":
+                    self._on_worker_leaving(worker, message["reason"])
+
+    def _on_worker_ready(self, worker: WorkerProcess) -> None:
+        if worker.is_ready:
+            return
+        worker.is_ready = True
+        if worker.boot_timer is not None:
+            worker.boot_timer.cancel()
+        log.info("%r is ready after %.3f s", worker, worker.uptime)
+        generation = worker.generation
+        if worker.is_draining or self._is_stopping:
+            return
+        if generation is self._current:
+            self._boot_failures = 0
+            self._tell(worker, {"is": "serve"})
+            self._has_served = True
+            leaver = self._replaces.pop(worker.slot, None)
+            if leaver is not None and not leaver.is_draining:
+                self._drain(leaver, ())
+            for other in list(self._workers.values()):
+                if other.is_draining and other is not leaver:
+                    self._connect(other, worker)
+            if not self._is_announced and generation.is_complete:
+                self._announce(generation)
+        elif generation is self._incoming:
+            self._fill(generation)
+            if generation.is_complete:
+                self._promote(generation)
+
+    def _on_worker_leaving(self, worker: WorkerProcess, reason: str) -> None:
+        """It wants to go (SIGTERM, a limit reached): replacement first."""
+        generation = worker.generation
+        if worker.is_draining or worker.is_leaving or self._is_stopping:
+            return
+        worker.is_leaving = True
+        if generation is not self._current or not worker.is_ready:
+            log.info("%r leaves: %s", worker, reason)
+            self._order_stop(worker, monotonic() + generation.settings.graceful_timeout, fast=not worker.is_ready)
+            return
+        log.info("%r wants to leave: %s; its replacement starts", worker, reason)
+        if generation.workers.get(worker.slot) is worker:
+            del generation.workers[worker.slot]
+            self._replaces[worker.slot] = worker
+            self._spawn(generation, worker.slot)
+
+    def _on_worker_gone(self, worker: WorkerProcess, how: str, *, keep_row: bool = False) -> None:
+        """It has been waited for."""
+        generation, slot = worker.generation, worker.slot
+        del self._workers[worker.index]
+        if not keep_row:
+            self._board.retire(worker.index)
+        who, uptime = f"{worker!r}", worker.uptime
+        self._forget(worker)
+        held_slot = generation.workers.get(slot) is worker
+        if held_slot:
+            del generation.workers[slot]
+        if self._replaces.get(slot) is worker:
+            del self._replaces[slot]
+        line = f"{who} {how}" + (f": {worker.failure[0]}" if worker.failure else "")
+        if worker.is_draining or worker.is_leaving or self._is_stopping:
+            log.info("%s", line)
+        elif generation is self._incoming:
+            log.error("%s", line)
+        else:
+            log.warning("%s", line)
+        if self._is_stopping:
+            self._end_if_alone()
+        elif generation is self._incoming:
+            text, code = worker.failure or (f"it {how}", EX_SOFTWARE)
+            self._give_up(generation, f"worker {slot} {'died' if worker.is_ready else 'did not boot'}: {text}", code)
+        elif generation is self._current and held_slot:
+            self._replace(worker, uptime, how)
+
+    def _replace(self, worker: WorkerProcess, uptime: float, how: str) -> None:
+        """A worker of the current generation died, or left without waiting for its replacement."""
+        generation, slot = worker.generation, worker.slot
+        if not worker.is_ready and not worker.is_leaving:
+            self._boot_failures += 1
+            if not self._has_served and self._boot_failures >= START_UP_FAILURES:
+                text, code = worker.failure or (f"it {how}", EX_SOFTWARE)
+                self._fail(f"{self._boot_failures} workers in a row did not boot, the last: {text}", code)
+                return
+        delay = generation.backoffs.setdefault(slot, Backoff()).died(uptime)
+        if delay > 0:
+            log.warning("worker %d: the next one in %.1f s, for it dies young", slot, delay)
+        if not generation.ready and self._has_served:
+            log.error("no worker is ready")
+        self._plan_respawn(generation, slot, delay)
+
+    # -- leaving ----------------------------------------------------------------------------------------------------------
+
+    def _drain(self, worker: WorkerProcess, closing: Iterable[int]) -> None:
+        """Tell a worker to leave, and whom it may give its connections."""
+        if worker.is_draining:
+            return
+        worker.is_draining = True
+        if not worker.is_ready:  # it serves nobody
+            worker.kill()
+            return
+        deadline = monotonic() + worker.generation.settings.graceful_timeout
+        takers = sorted(
+            (w for w in self._workers.values() if w.generation is self._current and w.is_ready and not w.is_draining),
+            key=lambda taker: taker.slot,
+        )
+        first = worker.slot % len(takers) if takers else 0
+        for taker in (takers[first:] + takers[:first])[:MAX_TARGETS]:
+            if taker is not worker and not taker.is_leaving:
+                self._connect(worker, taker)
+        self._tell(worker, {"is": "drain", "deadline": deadline, "closing": list(closing)})
+        self._kill_after(worker, deadline)
+
+    def _connect(self, giver: WorkerProcess, taker: WorkerProcess) -> None:
+        """Open a way for hand-overs."""
+        try:
+            from_giver, from_taker = pair()
+        except OSError as error:
+            log.warning("%r cannot hand over to %r: %s", giver, taker, error.strerror)
+            return
+        target = {"is": "target", "row": taker.index, "generation": taker.generation.number}
+        self._tell(giver, target, [from_giver.fileno()])
+        self._tell(taker, {"is": "source"}, [from_taker.fileno()])
+        from_giver.close()
+        from_taker.close()
+
+    def _order_stop(self, worker: WorkerProcess, deadline: float, *, fast: bool) -> None:
+        self._tell(worker, {"is": "stop", "deadline": deadline, "fast": fast})
+        worker.is_draining = True
+        self._kill_after(worker, deadline if not fast else monotonic())
+
+    def _kill_after(self, worker: WorkerProcess, deadline: float) -> None:
+        """SIGKILL a little after the deadline; an earlier one than before counts, a later one does not."""
+        if worker.drain_deadline is not None and worker.drain_deadline <= deadline:
+            return
+        worker.drain_deadline = deadline
+        if worker.kill_timer is not None:
+            worker.kill_timer.cancel()
+
+        def kill() -> None:
+            log.warning("%r did not leave in time: SIGKILL", worker)
+            worker.kill()
+
+        worker.kill_timer = self._loop.after(max(0.0, deadline - monotonic()) + KILL_DELAY, kill)
+
+    def _stop(self, *, fast: bool) -> None:
+        """Stop the server; again, with ``fast``, to hurry."""
+        if self._is_stopping and (self._is_fast or not fast):
+            return
+        self._is_stopping, self._is_fast = True, fast
+        self._reload_wanted = False
+        if self._incoming is not None:
+            if self._current is not None:
+                log.info("the reload under way is dropped")
+            self._discard(self._incoming)
+        current = self._current
+        graceful_timeout = 0.0
+        if current is not None:
+            graceful_timeout = current.settings.graceful_timeout
+            for timer in current.respawns.values():
+                timer.cancel()
+            self._release_loader(current)
+            # The workers hold the last copies now: they take what is queued, then the port is free.
+            close_all(current.listeners)
+            current.listeners = []
+        for loader in list(self._loaders):
+            loader.is_released = True
+            self._let_loader_go(loader)
+        deadline = monotonic() + (KILL_DELAY if fast else graceful_timeout)
+        for worker in list(self._workers.values()):
+            self._order_stop(worker, deadline, fast=fast or not worker.is_ready)
+        self._end_if_alone()
+
+    # -- processes --------------------------------------------------------------------------------------------------------
+
+    def _tell(self, process: Process, message: Message, fds: Iterable[int] = ()) -> None:
+        process.channel.send(message, fds)
+        self._watch_room(process)
+
+    def _watch_room(self, process: Process) -> None:
+        if not process.channel.is_closed:
+            self._loop.change(process.channel.fileno(), EPOLLIN | EPOLLOUT if process.channel.is_congested else EPOLLIN)
+
+    def _receive(self, process: Process) -> tuple[Message, list[int]] | None:
+        """The next message of a child; None when there is none, or none will ever come."""
+        if process.channel.is_closed:
+            return None
+        try:
+            if process.channel.is_congested:
+                process.channel.flush()
+                self._watch_room(process)
+            return process.channel.receive()
+        except Closed:
+            self._close_channel(process)
+            # A process that exits ends its channel a moment before it can be waited for. One that lives on without a
+            # channel cannot be told anything any more.
+            if isinstance(process, LoaderProcess):
+                process.kill()
+            elif isinstance(process, WorkerProcess) and process.pid is not None:
+                self._kill_after(process, monotonic())
+            return None
+
+    def _close_channel(self, process: Process) -> None:
+        if not process.channel.is_closed:
+            self._loop.unwatch(process.channel.fileno())
+            process.channel.close()
+
+    def _is_late(self, process: Process, line: str) -> None:
+        log.error("%r is %s: SIGKILL", process, line)
+        process.failure = (line, EX_SOFTWARE)
+        process.kill()
+
+    def _await(self, process: Process) -> None:
+        """Its pidfd is readable: it exited."""
+        if process.pid is None:
+            return
+        try:
+            pid, status = waitpid(process.pid, os.WNOHANG)
+        except ChildProcessError:  # cannot be, unless somebody else waited for it
+            pid, status = process.pid, 0
+        if pid == 0:
+            return
+        code = os.waitstatus_to_exitcode(status)
+        how = f"exited with status {code}" if code >= 0 else f"was killed by {_signal_name(-code)}"
+        self._read_last_words(process)
+        if isinstance(process, WorkerProcess):
+            self._on_worker_gone(process, how)
+        elif isinstance(process, LoaderProcess):
+            self._forget(process)
+            self._on_loader_gone(process, how)
+
+    def _read_last_words(self, process: Process) -> None:
+        if isinstance(process, WorkerProcess):
+            self._read_worker(process)
+        elif isinstance(process, LoaderProcess):
+            generation = self._incoming if self._incoming and self._incoming.loader is process else self._current
+            self._read_loader(process, generation or Generation(0))
+
+    def _forget(self, process: Process) -> None:
+        if process.pidfd >= 0:
+            self._loop.unwatch(process.pidfd)
+        self._close_channel(process)
+        process.forget()
+
+    def _reap(self) -> None:
+        """SIGCHLD: reap orphans that became ours. Children of our own are waited for through their pidfds."""
+        if any(loader.forking for loader in self._loaders):
+            return  # rule 1; the report of the fork calls again
+        own = {process.pid: process for process in (*self._workers.values(), *self._loaders)}
+        while True:
+            try:
+                found = waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            except ChildProcessError:
+                return
+            if found is None:
+                return
+            process = own.pop(found.si_pid, None)
+            if process is not None:
+                self._await(process)
+                if any(loader.forking for loader in self._loaders):
+                    return
+            else:
+                log.debug("reaped pid %d, an orphan", found.si_pid)
+                waitpid(found.si_pid, os.WNOHANG)
+
+
+def _decode_places(encoded: bytes) -> list[Any]:
+    import json
+
+    places: list[Any] = json.loads(encoded)
+    return places
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+__all__ = ("LoadError", "Master", "Ready")

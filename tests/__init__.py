@@ -1,0 +1,1 @@
+"""The suite: one folder for each room, beside e2e, interop, fuzz and support."""

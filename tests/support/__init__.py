@@ -1,0 +1,1 @@
+"""What several tests share: processes that end, ports nobody else has, leaks found, corpora located."""

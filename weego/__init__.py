@@ -1,0 +1,108 @@
+"""weego: a pre-fork RPC server and client that speak the Kitex wire protocols.
+
+This is the only name to import. Everything below is loaded when it is first used (PEP 562), so that `import weego` costs
+nothing: the master process, which imports neither gevent nor your code, lives in this package too.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from codec.errors import (
+        ApplicationError,
+        BusinessError,
+        Cancelled,
+        ClosedError,
+        Code,
+        DeadlineExceeded,
+        EncodeError,
+        Origin,
+        ProtocolError,
+        ResourceExhausted,
+        RpcError,
+        Unavailable,
+        UnknownMethod,
+        UnknownService,
+        UsageError,
+        WeegoError,
+    )
+    from codec.metadata import Metadata
+    from codec.structs import Enum, IdlException, Struct, Union
+    from governance.call import Call, current
+    from governance.chain import Handler, Middleware
+    from weego.client import Client
+    from weego.server import Server
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ApplicationError",
+    "BusinessError",
+    "Call",
+    "Cancelled",
+    "Client",
+    "ClosedError",
+    "Code",
+    "DeadlineExceeded",
+    "EncodeError",
+    "Enum",
+    "Handler",
+    "IdlException",
+    "Metadata",
+    "Middleware",
+    "Origin",
+    "ProtocolError",
+    "ResourceExhausted",
+    "RpcError",
+    "Server",
+    "Struct",
+    "Unavailable",
+    "Union",
+    "UnknownMethod",
+    "UnknownService",
+    "UsageError",
+    "WeegoError",
+    "__version__",
+    "current",
+]
+
+_HOME = {
+    "codec.errors": (
+        "ApplicationError",
+        "BusinessError",
+        "Cancelled",
+        "ClosedError",
+        "Code",
+        "DeadlineExceeded",
+        "EncodeError",
+        "Origin",
+        "ProtocolError",
+        "ResourceExhausted",
+        "RpcError",
+        "Unavailable",
+        "UnknownMethod",
+        "UnknownService",
+        "UsageError",
+        "WeegoError",
+    ),
+    "codec.metadata": ("Metadata",),
+    "codec.structs": ("Enum", "IdlException", "Struct", "Union"),
+    "governance.call": ("Call", "current"),
+    "governance.chain": ("Handler", "Middleware"),
+    "weego.client": ("Client",),
+    "weego.server": ("Server",),
+}
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_MODULE_OF[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,37 @@
+"""`weego gen`: IDL files to typed Python."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from weego.log import stderr_line
+
+
+@click.command()
+@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+@click.option("-o", "--out", required=True, metavar="DIR", help="Folder to write the packages into; made if missing.")
+@click.option("-I", "--include", "include", multiple=True, metavar="DIR", help="Folder to look for includes in; may be repeated.")
+@click.option(
+    "--names",
+    type=click.Choice(["pep8", "idl"]),
+    default="pep8",
+    show_default=True,
+    help="Method names: snake_case as PEP 8 wants, or as the IDL spells them.",
+)
+def gen(files: tuple[str, ...], out: str, include: tuple[str, ...], names: str) -> None:
+    """Generate typed Python from Thrift IDL files, and from every file they include.
+
+    The package is named by `namespace py`, or by the file: echo.thrift becomes DIR/echo.
+    """
+    from idlc import IdlError, compile_files
+
+    try:
+        compile_files(list(files), out, list(include), names=names)
+    except IdlError as error:
+        click.echo(str(error), err=True)  # several lines: the mistakes with the source they are in, as compilers show them
+        sys.exit(1)
+    except OSError as error:
+        stderr_line(f"{error.filename or out}: {(error.strerror or str(error)).lower()}")
+        sys.exit(1)

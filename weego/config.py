@@ -1,0 +1,548 @@
+"""The configuration file: its types, and the strict reading of it.
+
+The types below are the one description of the file: what `load` accepts, the defaults, the JSON Schema that editors use
+(`python -m weego.config` prints it) and the keys that docs/configuration.md must explain all come from them. Each field says
+what it means; `Between` bounds it.
+
+    load(path)       the file as a Config, or one ConfigError that names file, line, key and what would be right
+    to_plain(config) the Config as builtins, to send through a pipe; from_plain reads it back
+    dump(config)     the effective Config as a TOML document
+    schema()         the JSON Schema
+
+Nothing here touches the network or the user's code, and nothing is global: who needs a value is handed it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import re
+import sys
+import tomllib
+import types
+import typing
+from dataclasses import dataclass
+from functools import cache
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+
+from prefork.application import MAX_WORKERS
+from weego import cpus, tomlmap
+from weego.units import Duration, Size
+
+__all__ = [
+    "Admin",
+    "Config",
+    "ConfigError",
+    "Limits",
+    "Listen",
+    "Log",
+    "Server",
+    "Service",
+    "dump",
+    "from_plain",
+    "load",
+    "schema",
+    "to_plain",
+]
+
+MAX_UNIX_PATH: Final = 107  # sockaddr_un.sun_path is 108 bytes with its closing zero (man 7 unix)
+DAY: Final = 86400.0
+
+
+class ConfigError(Exception):
+    """A mistake in the configuration: `str()` is one line with file, line, key, what is wrong and what is allowed.
+
+    The process answers with exit code 78 (EX_CONFIG of sysexits.h).
+    """
+
+    def __init__(self, file: str, line: int | None, where: str, problem: str) -> None:
+        self.file = file
+        self.line = line
+        self.where = where
+        self.problem = problem
+        super().__init__(file, line, where, problem)
+
+    def __str__(self) -> str:
+        position = f"{self.file}:{self.line}" if self.line else self.file
+        return ": ".join(part for part in (position, self.where, self.problem) if part)
+
+
+@dataclass(frozen=True)
+class Between:
+    """The numbers a field may have, both ends included."""
+
+    least: float
+    most: float
+
+
+# ---------------------------------------------------------------- the file
+
+
+class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One table of the file: immutable, and an unknown key is an error."""
+
+
+class Server(_Table, frozen=True):
+    """[server]: the process as a whole."""
+
+    name: Annotated[str, "Service name: process title, registry, metrics."] = "weego"
+    workers: Annotated[
+        int | Literal["auto"],
+        'Worker processes. "auto": the CPUs this process may use, cgroup quota included.',
+        Between(1, MAX_WORKERS),
+    ] = "auto"
+    graceful_timeout: Annotated[
+        Duration, "How long calls in progress may go on when a worker is stopped or replaced.", Between(0, DAY)
+    ] = Duration(30)
+    boot_timeout: Annotated[
+        Duration, "How long a worker may take to load the services and report ready.", Between(0.1, DAY)
+    ] = Duration(60)
+    app_dir: Annotated[
+        str, "Folder that goes on sys.path and that relative paths start from; default: where weego-master was started."
+    ] = "."
+    patch: Annotated[
+        bool, "Let gevent patch the standard library in each worker, so that blocking libraries cooperate."
+    ] = True
+    control: Annotated[str | None, "Unix socket on which the master takes commands; absent: none."] = None
+    pidfile: Annotated[str | None, "File that holds the master's process id while it runs; absent: none."] = None
+
+    def worker_count(self) -> int:
+        """The number of workers meant, with "auto" resolved for this machine."""
+        return cpus.available() if self.workers == "auto" else self.workers
+
+
+class Listen(_Table, frozen=True):
+    """[[listen]]: one address to serve on. Every protocol is detected on it."""
+
+    address: Annotated[str, 'Where to listen: "tcp://host:port" or "unix:///path".']
+    backlog: Annotated[
+        int, "Connections the kernel may queue before they are accepted (it clamps to somaxconn).", Between(1, 65535)
+    ] = 2048
+    mode: Annotated[int | None, "Permissions of a unix socket, in octal: 0o660.", Between(0, 0o777)] = None
+
+
+class Service(_Table, frozen=True):
+    """[[service]]: one class of yours to serve."""
+
+    class_: Annotated[str, 'The class, as "package.module:Class"; it implements a generated service base.'] = msgspec.field(
+        name="class"
+    )
+
+
+class Admin(_Table, frozen=True):
+    """[admin]: the listener for /livez, /readyz and /metrics; absent: none."""
+
+    address: Annotated[str, 'Where to listen: "tcp://host:port" or "unix:///path".']
+
+
+class Limits(_Table, frozen=True):
+    """[limits]: what one worker takes on."""
+
+    max_connections: Annotated[
+        int | Literal["auto"],
+        'Connections open at one time. "auto": what the limit on open files allows; more than that is clamped.',
+        Between(1, 10_000_000),
+    ] = "auto"
+    max_message: Annotated[
+        Size, "Largest message, either way; a larger one is refused before memory is given to it.", Between(1024, 2**31 - 1)
+    ] = Size(16 * 2**20)
+    max_concurrency: Annotated[
+        int, "Calls in progress at one time; more are answered with RESOURCE_EXHAUSTED.", Between(1, 10_000_000)
+    ] = 10_000
+    idle_timeout: Annotated[
+        Duration, "A connection with no call for so long is closed; 0: never.", Between(0, 365 * DAY)
+    ] = Duration(600)
+    frame_timeout: Annotated[
+        Duration, "A message that has begun must be complete after so long, or its connection is closed; 0: no limit.",
+        Between(0, DAY),
+    ] = Duration(30)  # fmt: skip
+
+
+class Log(_Table, frozen=True):
+    """[log]: what is written to standard error."""
+
+    level: Annotated[Literal["debug", "info", "warning", "error"], "The least severe lines that are written."] = "info"
+    format: Annotated[
+        Literal["auto", "text", "json"], '"auto": text in colour on a terminal, JSON lines anywhere else.'
+    ] = "auto"
+    access: Annotated[bool, "One line for each call."] = True
+
+
+class Config(_Table, frozen=True, kw_only=True):
+    """A whole configuration file. After `load` every path in it is absolute."""
+
+    server: Server = Server()
+    listen: tuple[Listen, ...]
+    service: tuple[Service, ...]
+    admin: Admin | None = None
+    limits: Limits = Limits()
+    log: Log = Log()
+
+
+# ---------------------------------------------------------------- reading
+
+
+def load(path: str) -> Config:
+    """Read, check and complete the file at `path`; relative paths in it become absolute. Raises ConfigError."""
+    text = _text(path)
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise _syntax_error(path, text, error) from None
+    reader = _Reader(path, tomlmap.positions(text))
+    return _complete(reader.table(Config, document, ()), reader)
+
+
+def to_plain(config: Config) -> dict[str, Any]:
+    """The Config as dicts, lists, text and numbers, all of which json, marshal and pickle know."""
+    plain: dict[str, Any] = msgspec.to_builtins(config, enc_hook=lambda value: value.__class__.__base__(value))
+    return plain
+
+
+def from_plain(plain: dict[str, Any]) -> Config:
+    """What `to_plain` made, as a Config again. It is trusted: nothing is checked twice."""
+    return msgspec.convert(plain, Config, dec_hook=lambda kind, value: kind(value))
+
+
+def _text(path: str) -> str:
+    try:
+        with open(path, "rb") as file:
+            raw = file.read()
+    except OSError as error:
+        raise ConfigError(path, None, "", (error.strerror or str(error)).lower()) from None
+    try:
+        return raw.decode()
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise ConfigError(path, line, "", "not UTF-8: TOML files are") from None
+
+
+def _syntax_error(path: str, text: str, error: tomllib.TOMLDecodeError) -> ConfigError:
+    message = str(error)
+    if match := re.fullmatch(r"(.*) \(at line (\d+), column \d+\)", message, re.DOTALL):
+        message, line = match[1], int(match[2])
+    else:
+        message, line = message.removesuffix(" (at end of document)"), len(text.splitlines())
+    return ConfigError(path, line, "", f"not valid TOML: {message[:1].lower()}{message[1:]}")
+
+
+@dataclass(frozen=True)
+class _Key:
+    """One field of a table as the reader, the schema and the docs see it."""
+
+    name: str  # in the file
+    field: str  # in Python
+    type: Any
+    required: bool
+    default: Any
+    doc: str
+    bounds: Between | None
+
+
+@cache
+def _keys(table: type[_Table]) -> dict[str, _Key]:
+    keys = {}
+    for field in msgspec.structs.fields(table):
+        kind, notes = field.type, []
+        if typing.get_origin(kind) is Annotated:
+            kind, *notes = typing.get_args(kind)
+        keys[field.encode_name] = _Key(
+            name=field.encode_name,
+            field=field.name,
+            type=kind,
+            required=field.required,
+            default=None if field.required else field.default,
+            doc=next((note for note in notes if isinstance(note, str)), ""),
+            bounds=next((note for note in notes if isinstance(note, Between)), None),
+        )
+    return keys
+
+
+class _Reader:
+    """Plain TOML values into tables, with every complaint at its line."""
+
+    def __init__(self, file: str, lines: dict[tomlmap.Path, int]) -> None:
+        self.file = file
+        self.lines = lines
+
+    def table(self, kind: type[_Table], values: object, path: tomlmap.Path) -> Any:
+        if not isinstance(values, dict):
+            raise self.error(path, "expected a table")
+        keys = _keys(kind)
+        for name in values:
+            if name not in keys:
+                raise self.error((*path, name), self.unknown(kind, name))
+        arguments = {}
+        for key in keys.values():
+            if key.name in values:
+                arguments[key.field] = self.value(key, values[key.name], (*path, key.name))
+            elif key.required:
+                raise self.error((*path, key.name), f"missing: {_meaning(key)}")
+        return kind(**arguments)
+
+    def value(self, key: _Key, value: object, path: tomlmap.Path) -> Any:
+        kind = key.type
+        if (table := _table_of(kind)) is None:
+            return self.leaf(key, value, path)
+        if typing.get_origin(kind) is not tuple:
+            return self.table(table, value, path)
+        if not isinstance(value, list):
+            raise self.error(path, f"there may be several: write [[{key.name}]] with double brackets")
+        if not value:
+            raise self.error(path, f"missing: {_meaning(key)}")
+        return tuple(self.table(table, element, (*path, index)) for index, element in enumerate(value))
+
+    def leaf(self, key: _Key, value: object, path: tomlmap.Path) -> Any:
+        for kind in _options(key.type):
+            try:
+                result = _convert(kind, value)
+            except ValueError:
+                continue
+            in_bounds = not key.bounds or isinstance(result, str) or key.bounds.least <= result <= key.bounds.most
+            if in_bounds:
+                return result
+        hint = "; write it in octal, as 0o660" if key.name == "mode" else ""
+        raise self.error(path, f"{_shown(value)} is not {_allowed(key)}{hint}")
+
+    def unknown(self, table: type[_Table], name: str) -> str:
+        """Why a key is not known, with the likely one: near in spelling, or the same in another table."""
+        known = _keys(table)
+        noun = "table" if table is Config else "key"
+        if close := difflib.get_close_matches(name, known, n=1):
+            return f'unknown {noun}, did you mean "{close[0]}"?'
+        for title, key in _keys(Config).items():
+            other = _table_of(key.type)
+            if other and other is not table and name in _keys(other):
+                return f"unknown {noun}, did you mean {_title((title, 0))} {name}?"
+        return f"unknown {noun}; known here: {', '.join(known)}"
+
+    def error(self, path: tomlmap.Path, problem: str) -> ConfigError:
+        """A ConfigError at the path, or, for what is missing, at the table it is missing from."""
+        at = path
+        while at and at not in self.lines:
+            at = at[:-1]
+        return ConfigError(self.file, self.lines.get(at), _title(path), problem)
+
+
+def _table_of(kind: Any) -> type[_Table] | None:
+    """The table type in `Limits`, `Admin | None` or `tuple[Listen, ...]`; None for a plain value."""
+    for option in (kind, *typing.get_args(kind)):
+        if isinstance(option, type) and issubclass(option, _Table):
+            return option
+    return None
+
+
+def _options(kind: Any) -> tuple[Any, ...]:
+    """The members of a union, None left out: TOML has no null."""
+    if typing.get_origin(kind) in (types.UnionType, typing.Union):
+        return tuple(option for option in typing.get_args(kind) if option is not type(None))
+    return (kind,)
+
+
+def _convert(kind: Any, value: object) -> Any:
+    """One plain value to its type, exactly: no text for numbers, no numbers for booleans. ValueError if it is not one."""
+    if kind in (Duration, Size):
+        return kind.parse(value)
+    return msgspec.convert(value, kind, strict=True)
+
+
+def _title(path: tomlmap.Path) -> str:
+    """("listen", 0, "address") as the reader of the file sees it: [[listen]] address."""
+    if not path:
+        return ""
+    table, rest = path[0], path[1:]
+    key = _keys(Config).get(str(table))
+    several = typing.get_origin(key.type) is tuple if key else bool(rest) and isinstance(rest[0], int)
+    names = ".".join(str(name) for name in rest if isinstance(name, str))
+    return f"{'[[' if several else '['}{table}{']]' if several else ']'} {names}".strip()
+
+
+def _shown(value: object) -> str:
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 60 else text[:57] + "…"
+
+
+def _meaning(key: _Key) -> str:
+    if key.doc:
+        return key.doc[0].lower() + key.doc[1:].rstrip(".")
+    table = _table_of(key.type)
+    examples = {Listen: 'address = "tcp://127.0.0.1:8888"', Service: 'class = "package.module:Class"'}
+    return f"add at least one, such as: [[{key.name}]] {examples[table]}" if table in examples else ""
+
+
+def _allowed(key: _Key) -> str:
+    """What a key takes, in words."""
+    return " or ".join(_words(kind, key.bounds) for kind in reversed(_options(key.type)))
+
+
+def _words(kind: Any, bounds: Between | None) -> str:
+    if typing.get_origin(kind) is Literal:
+        choices = [f'"{choice}"' for choice in typing.get_args(kind)]
+        return choices[0] if len(choices) == 1 else f"one of {', '.join(choices)}"
+    words: dict[Any, str] = {
+        int: "a whole number",
+        str: "text in quotes",
+        bool: "true or false",
+        Duration: 'a duration like "30s", "500ms" or "2m"',
+        Size: 'a size like "16MiB", "64KiB" or "1MB"',
+    }
+    limits = ""
+    if bounds and kind is not str:
+        show = kind if kind in (Duration, Size) else int
+        limits = f" from {show(bounds.least)} to {show(bounds.most)}"
+    return words[kind] + limits
+
+
+# ---------------------------------------------------------------- what types alone cannot say
+
+
+def _complete(config: Config, reader: _Reader) -> Config:
+    """The checks across keys; then every path absolute."""
+    app_dir = os.path.abspath(os.path.expanduser(config.server.app_dir))
+    if not os.path.isdir(app_dir):
+        raise reader.error(("server", "app_dir"), f"no such folder: {app_dir}")
+    if not config.server.name.strip() or not config.server.name.isprintable():
+        raise reader.error(("server", "name"), f"{_shown(config.server.name)} is not a name: printable text, not empty")
+    server = msgspec.structs.replace(
+        config.server,
+        app_dir=app_dir,
+        control=_socket_path(config.server.control, app_dir, reader, ("server", "control")),
+        pidfile=_path(config.server.pidfile, app_dir, reader, ("server", "pidfile")),
+    )
+    taken: dict[str, str] = {}
+    listen = tuple(
+        msgspec.structs.replace(entry, address=_address(entry.address, app_dir, reader, ("listen", index, "address"), taken))
+        for index, entry in enumerate(config.listen)
+    )
+    for index, entry in enumerate(listen):
+        if entry.mode is not None and entry.address.startswith("tcp:"):
+            raise reader.error(("listen", index, "mode"), "only a unix socket has permissions")
+    admin = config.admin and msgspec.structs.replace(
+        config.admin, address=_address(config.admin.address, app_dir, reader, ("admin", "address"), taken)
+    )
+    seen = set()
+    for index, service in enumerate(config.service):
+        path = ("service", index, "class")
+        if not _CLASS.fullmatch(service.class_):
+            raise reader.error(path, f'{_shown(service.class_)} is not of the form "package.module:Class"')
+        if service.class_ in seen:
+            raise reader.error(path, f"{_shown(service.class_)} is served twice")
+        seen.add(service.class_)
+    return msgspec.structs.replace(config, server=server, listen=listen, admin=admin)
+
+
+_CLASS = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
+_TCP = re.compile(r"tcp://(?P<host>\[[0-9A-Fa-f:.%\w]+\]|[^\s:/\[\]]+):(?P<port>\d+)")
+
+
+def _address(address: str, app_dir: str, reader: _Reader, path: tomlmap.Path, taken: dict[str, str]) -> str:
+    """A listening address, checked, with the path of a unix socket absolute."""
+    if match := _TCP.fullmatch(address):
+        if int(match["port"]) > 65535:
+            raise reader.error(path, f"{_shown(address)}: a port is a number from 0 to 65535")
+    elif address.startswith("unix://"):
+        address = f"unix://{_socket_path(address.removeprefix('unix://'), app_dir, reader, path)}"
+    else:
+        raise reader.error(path, f'{_shown(address)} is not "tcp://host:port" or "unix:///path"')
+    if address in taken and not address.endswith(":0"):
+        raise reader.error(path, f"{_shown(address)} is already used by {taken[address]}")
+    taken[address] = _title(path)
+    return address
+
+
+def _path(value: str | None, app_dir: str, reader: _Reader, path: tomlmap.Path) -> str | None:
+    if value is None:
+        return None
+    if not value or "\0" in value:
+        raise reader.error(path, f"{_shown(value)} is not a path")
+    return os.path.normpath(os.path.join(app_dir, os.path.expanduser(value)))
+
+
+def _socket_path(value: str | None, app_dir: str, reader: _Reader, path: tomlmap.Path) -> str | None:
+    absolute = _path(value, app_dir, reader, path)
+    if absolute is not None and len(os.fsencode(absolute)) > MAX_UNIX_PATH:
+        raise reader.error(path, f"{_shown(absolute)} is longer than the {MAX_UNIX_PATH} bytes a unix socket may have")
+    return absolute
+
+
+# ---------------------------------------------------------------- writing
+
+
+def dump(config: Config) -> str:
+    """The effective configuration, defaults included, as a TOML document that `load` reads back equal."""
+    blocks = []
+    for key in _keys(Config).values():
+        value = getattr(config, key.field)
+        several = isinstance(value, tuple)
+        tables: tuple[_Table | None, ...] = value if several else (value,)
+        for table in tables:
+            if table is None:
+                continue
+            pairs = [(entry.name, getattr(table, entry.field)) for entry in _keys(type(table)).values()]
+            header = f"[[{key.name}]]" if several else f"[{key.name}]"
+            blocks.append("\n".join([header, *(f"{name} = {_toml(name, v)}" for name, v in pairs if v is not None)]))
+    return "\n\n".join(blocks) + "\n"
+
+
+def _toml(name: str, value: object) -> str:
+    if isinstance(value, (Duration, Size)):
+        return f'"{value}"'
+    if name == "mode":
+        return f"0o{value:o}"
+    # A JSON string is a TOML basic string but for DEL, which TOML wants escaped.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema of the file, for editors that complete and check TOML."""
+    document = _table_schema(Config)
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "weego server configuration",
+        **document,
+    }
+
+
+def _table_schema(table: type[_Table]) -> dict[str, Any]:
+    keys = _keys(table)
+    return {
+        "description": " ".join((table.__doc__ or "").split()),
+        "type": "object",
+        "additionalProperties": False,
+        "required": [key.name for key in keys.values() if key.required],
+        "properties": {key.name: _key_schema(key) for key in keys.values()},
+    }
+
+
+def _key_schema(key: _Key) -> dict[str, Any]:
+    if (table := _table_of(key.type)) is not None:
+        inner = _table_schema(table)
+        return {"type": "array", "minItems": 1, "items": inner} if typing.get_origin(key.type) is tuple else inner
+    options = [_leaf_schema(kind, key.bounds) for kind in _options(key.type)]
+    result: dict[str, Any] = {"description": key.doc}
+    result.update(options[0] if len(options) == 1 else {"anyOf": options})
+    if key.default is not None:
+        shown = isinstance(key.default, (Duration, Size))
+        result["default"] = str(key.default) if shown else key.default
+    return result
+
+
+def _leaf_schema(kind: Any, bounds: Between | None) -> dict[str, Any]:
+    if typing.get_origin(kind) is Literal:
+        return {"enum": list(typing.get_args(kind))}
+    if kind in (Duration, Size):
+        pattern = r"^\s*(\d+(\.\d+)?\s*(us|ms|s|m|h|d)\s*)+$" if kind is Duration else r"^\s*\d+(\.\d+)?\s*([kKmMgG]i?)?[bB]\s*$"
+        number = {"type": "number" if kind is Duration else "integer"}
+        return {"anyOf": [{"type": "string", "pattern": pattern}, number]}
+    result: dict[str, Any] = {"type": {int: "integer", str: "string", bool: "boolean"}[kind]}
+    if bounds and kind is int:
+        result.update(minimum=bounds.least, maximum=bounds.most)
+    return result
+
+
+if __name__ == "__main__":
+    json.dump(schema(), sys.stdout, indent=2, ensure_ascii=False)
+    sys.stdout.write("\n")

@@ -1,0 +1,82 @@
+"""The user's services as routes: which method of which object answers which name on the wire, wrapped in what."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
+
+from codec.errors import UsageError
+from codec.spec import MethodSpec, Service
+from codec.thrift import Route
+from governance.chain import Handler, Middleware, compose
+from weego.dispatch import Target
+
+__all__ = ["ServiceError", "build", "inline", "thread"]
+
+_Method = TypeVar("_Method", bound=Callable[..., Any])
+_MODE = "__weego_mode__"
+
+
+class ServiceError(UsageError):
+    """An object that cannot be served; the text says why and what to do."""
+
+
+def inline(method: _Method) -> _Method:
+    """Mark a handler that never blocks: it runs in the loop's turn, without a greenlet of its own. The fastest mode."""
+    setattr(method, _MODE, "inline")
+    return method
+
+
+def thread(method: _Method) -> _Method:
+    """Mark a handler that blocks without gevent's knowing, or computes for long: it runs in a thread of the worker's pool."""
+    setattr(method, _MODE, "thread")
+    return method
+
+
+def build(
+    services: Iterable[object], middleware: Sequence[Middleware] = (), *, timeout: float = 0.0
+) -> tuple[dict[bytes, Route], dict[str, dict[bytes, Route]]]:
+    """Routes over all services by method name, and by service name.
+
+    Where two services have a method of one name, the first service answers a caller that names none. `timeout` bounds every call,
+    in seconds; 0 is none. Raises ServiceError.
+    """
+    every: dict[bytes, Route] = {}
+    named: dict[str, dict[bytes, Route]] = {}
+    for service in services:
+        spec = _spec_of(service)
+        if spec.name in named:
+            raise ServiceError(f"two services are called {spec.name}; a server can have each name once")
+        routes = {
+            method.wire_name: Route(method, _target(service, spec.name, method, middleware, timeout))
+            for method in spec.methods.values()
+        }
+        named[spec.name] = routes
+        for name, route in routes.items():
+            every.setdefault(name, route)
+    if not named:
+        raise ServiceError("there is no service to serve; give at least one object of a generated service base")
+    return every, named
+
+
+def _spec_of(service: object) -> Any:
+    if isinstance(service, type):
+        raise ServiceError(f"{service.__qualname__} is a class; give an object of it: {service.__qualname__}()")
+    spec = getattr(service, "__spec__", None)
+    if not isinstance(service, Service) or spec is None:
+        raise ServiceError(
+            f"{type(service).__module__}.{type(service).__qualname__} does not implement a generated service base; "
+            "derive it from the base class that `weego gen` wrote for the service"
+        )
+    return spec
+
+
+def _target(service: object, name: str, method: MethodSpec, middleware: Sequence[Middleware], timeout: float) -> Target:
+    bound: Callable[..., Any] = getattr(service, method.py_name)
+    mode = getattr(bound, _MODE, "greenlet")
+
+    def call_method(_call: Any, args: tuple[Any, ...]) -> Any:
+        return bound(*args)
+
+    handler: Handler = compose(call_method, middleware)
+    return Target(name, handler, bound if not middleware else None, mode, timeout)

@@ -1,0 +1,178 @@
+"""A server inside a program or a test: the same serving as a worker's, without the master."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any, Self
+
+import gevent
+from gevent._hub_local import get_hub_if_exists  # gevent has no public way to ask without making one
+from gevent.event import Event
+
+from codec.errors import UsageError
+from governance.chain import Middleware
+from prefork.application import Listen, LoadError
+from prefork.listeners import BindError, Listener, bind, close_all, resolve
+from weego.log import access_log as configured_access_log
+from weego.serving import Serving, ServingLimits
+
+__all__ = ["Server"]
+
+DEFAULT_GRACE = 30.0
+
+
+class Server:
+    """Serves objects of generated service bases.
+
+        with Server([EchoService()], listen=["tcp://127.0.0.1:0"]) as server:
+            client = EchoClient(server.addresses[0])
+
+    `listen` has addresses ``tcp://host:port`` (port 0: any) or ``unix:///path``. `middleware` wraps every handler, the first outermost.
+    The limits are those of the configuration's [limits]: seconds and bytes. With `access_log`, each call is a line of the logger
+    "weego.access".
+
+    `start` serves in the background: on the running hub if this thread uses gevent already, else in a thread of its own.
+    `serve_forever` serves in this thread until `stop`. Raises UsageError when an address cannot be listened on, and ServiceError
+    when an object cannot be served.
+    """
+
+    def __init__(
+        self,
+        services: Iterable[object],
+        *,
+        listen: Sequence[str] = ("tcp://127.0.0.1:8888",),
+        middleware: Sequence[Middleware] = (),
+        access_log: bool = False,
+        max_connections: int | None = None,
+        max_message: int = ServingLimits.max_message,
+        max_concurrency: int = ServingLimits.max_concurrency,
+        idle_timeout: float = ServingLimits.idle_timeout,
+        frame_timeout: float = ServingLimits.frame_timeout,
+        write_timeout: float = ServingLimits.write_timeout,
+        timeout: float = 0.0,
+    ) -> None:
+        self._services = list(services)
+        self._middleware = list(middleware)
+        self._limits = ServingLimits(
+            max_connections=max_connections,
+            max_message=max_message,
+            max_concurrency=max_concurrency,
+            idle_timeout=idle_timeout,
+            frame_timeout=frame_timeout,
+            write_timeout=write_timeout,
+            call_timeout=timeout,
+        )
+        self._access_log = access_log
+        self._listeners: list[Listener] = []
+        self._serving: Serving | None = None
+        self._hub: Any = None
+        self._stopped: Event | None = None
+        self._thread: threading.Thread | None = None
+        self._closed = False
+        try:
+            for address in listen:
+                wanted = Listen(address)
+                self._listeners.append(bind(wanted, resolve(wanted)))
+        except (BindError, LoadError) as error:
+            close_all(self._listeners)
+            raise UsageError(str(error)) from None
+
+    @property
+    def addresses(self) -> list[str]:
+        """Where the server listens, with the ports that were chosen."""
+        return [listener.actual for listener in self._listeners]
+
+    @property
+    def serving(self) -> Serving | None:
+        """What serves, once started: for statistics."""
+        return self._serving
+
+    def start(self) -> Self:
+        """Serve in the background. Returns the server."""
+        if self._serving is not None or self._thread is not None:
+            raise UsageError("the server was started already")
+        if get_hub_if_exists() is not None:
+            self._open()
+            return self
+        started = threading.Event()
+        failure: list[BaseException] = []
+        self._thread = threading.Thread(target=self._run_thread, args=(started, failure), name="weego-server", daemon=True)
+        self._thread.start()
+        started.wait()
+        if failure:
+            self._thread.join()
+            raise failure[0]
+        return self
+
+    def _run_thread(self, started: threading.Event, failure: list[BaseException]) -> None:
+        try:
+            self._open()
+        except BaseException as error:
+            failure.append(error)
+            return
+        finally:
+            started.set()
+        assert self._stopped is not None
+        self._stopped.wait()
+        gevent.get_hub().destroy(destroy_loop=True)
+
+    def _open(self) -> None:
+        self._stopped = Event()
+        serving = Serving(
+            self._services,
+            middleware=self._middleware,
+            limits=self._limits,
+            access=configured_access_log() if self._access_log else None,
+        )
+        serving.listen(listener.fileno() for listener in self._listeners)
+        self._hub = serving.hub
+        self._serving = serving
+
+    def serve_forever(self) -> None:
+        """Serve until `stop` is called from another greenlet or thread, or the process gets a KeyboardInterrupt."""
+        if self._thread is not None:
+            self._thread.join()
+            return
+        if self._serving is None:
+            self._open()
+        assert self._stopped is not None
+        try:
+            self._stopped.wait()
+        except KeyboardInterrupt:
+            self.stop()
+
+    def stop(self, grace: float = DEFAULT_GRACE) -> None:
+        """Take no more connections, finish the calls under way for at most `grace` seconds, then close everything."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._serving is None:
+            close_all(self._listeners)
+        elif self._thread is not None:
+            self._hub.loop.run_callback_threadsafe(gevent.spawn, self._shut, grace)
+            self._thread.join()
+        else:
+            self._shut(grace)
+
+    def _shut(self, grace: float) -> None:
+        assert self._serving is not None and self._stopped is not None
+        try:
+            self._serving.stop_accepting(drain_queue=range(len(self._listeners)))
+            close_all(self._listeners)
+            self._serving.drain()
+            self._serving.wait_drained(time.monotonic() + grace)
+            self._serving.close()
+        finally:
+            self._stopped.set()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def __repr__(self) -> str:
+        state = "stopped" if self._closed else "serving" if self._serving else "new"
+        return f"<Server {state} on {', '.join(self.addresses) or 'nothing'}>"

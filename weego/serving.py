@@ -1,0 +1,234 @@
+"""One process's share of serving: a loop, listeners, and the connections they bring. Used by `Server` and by the workers."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import resource
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from gevent.event import Event
+from gevent.hub import get_hub
+
+from codec.errors import Code
+from governance.chain import Middleware
+from poller.connection import Connection, Limits, has_ended
+from poller.listener import Listener
+from poller.loop import Loop
+from weego.dispatch import Dispatcher
+from weego.log import Access
+from weego.routes import build
+
+__all__ = ["ServingLimits", "Serving"]
+
+log = logging.getLogger("weego.worker")
+
+# How long a peer may take nothing of its answers before it is given up (seconds): attack case TH-13.
+WRITE_TIMEOUT: Final = 30.0
+# Descriptors kept for everything that is not a served connection: logs, listeners, the user's own clients.
+RESERVED_FDS: Final = 128
+# While draining: how often connections are looked at (seconds). Most leave at the very end of a call and need no look.
+DRAIN_TICK: Final = 0.01
+# Looks in a row that must find a connection idle before a server that stops closes it: a request may be on its way.
+IDLE_LOOKS: Final = 3
+# Limits in time are kept to within a quarter of the shortest, and looked at this often at most and at least (seconds).
+SWEEP_LEAST: Final = 0.05
+SWEEP_MOST: Final = 1.0
+
+
+@dataclass(frozen=True)
+class ServingLimits:
+    """Bounds of one process. Times in seconds, 0 for none; sizes in bytes."""
+
+    max_connections: int | None = None
+    max_message: int = 16 * 2**20
+    max_concurrency: int = 10_000
+    idle_timeout: float = 600.0
+    frame_timeout: float = 30.0
+    write_timeout: float = WRITE_TIMEOUT
+    call_timeout: float = 0.0
+
+
+class Serving:
+    """Serves `services` on the hub of this thread. Make it after fork.
+
+    `may_accept` is asked before a connection is taken in; `changed` is told after the number of connections changed.
+    """
+
+    def __init__(
+        self,
+        services: Iterable[object],
+        *,
+        middleware: Sequence[Middleware] = (),
+        limits: ServingLimits | None = None,
+        access: Callable[[Access], None] | None = None,
+        may_accept: Callable[[], bool] | None = None,
+    ) -> None:
+        self.limits = limits or ServingLimits()
+        routes, named = build(services, middleware, timeout=self.limits.call_timeout)
+        self.hub = get_hub()
+        self.loop = Loop(self.hub)
+        times = (self.limits.idle_timeout, self.limits.frame_timeout, self.limits.write_timeout)
+        shortest = min((seconds for seconds in times if seconds), default=SWEEP_MOST * 4)
+        self.loop.set_sweep_interval(min(max(shortest / 4, SWEEP_LEAST), SWEEP_MOST))
+        self.connection_limits = Limits(*times)
+        self.dispatcher = Dispatcher(
+            self.loop,
+            routes,
+            named,
+            access=_access(access) if access else None,
+            max_concurrency=self.limits.max_concurrency,
+            max_message=self.limits.max_message,
+        )
+        self.max_connections = clamp_connections(self.limits.max_connections)
+        self.accepted = 0
+        self._gate = may_accept
+        self._listeners: list[Listener] = []
+        self._done = Event()
+        self._ticker: Any = None
+        self._give: Callable[[Connection], bool] | None = None
+        self._looks: dict[Connection, int] = {}
+
+    # ---- taking in ---------------------------------------------------------------------------------------------------
+
+    def listen(self, fds: Iterable[int]) -> None:
+        """Accept on these listening, non-blocking sockets, which stay the caller's."""
+        for fd in fds:
+            listener = Listener(self.hub, fd, self.take, self._may_accept)
+            self._listeners.append(listener)
+            listener.start()
+
+    def take(self, fd: int, data: bytes = b"") -> None:
+        """Serve the connected socket `fd`, of which `data` was read already."""
+        try:
+            connection = self.dispatcher.connect(fd, self.connection_limits, data)
+        except BaseException:
+            os.close(fd)
+            raise
+        self.accepted += 1
+        if self.dispatcher.draining:
+            connection.watch_idle = True
+
+    def _may_accept(self) -> bool:
+        if len(self.dispatcher.connections) >= self.max_connections:
+            return False
+        return self._gate is None or self._gate()
+
+    @property
+    def connections(self) -> int:
+        """Connections open now."""
+        return len(self.dispatcher.connections)
+
+    # ---- leaving -----------------------------------------------------------------------------------------------------
+
+    def stop_accepting(self, *, drain_queue: Iterable[int] = ()) -> None:
+        """Leave the listening sockets to others. Those in `drain_queue` (indexes) have no others: take in what is queued there first."""
+        wanted = set(drain_queue)
+        for index, listener in enumerate(self._listeners):
+            listener.stop()
+            if index in wanted:
+                listener.drain()
+        self._listeners = []
+
+    def drain(self, give: Callable[[Connection], bool] | None = None) -> None:
+        """Take no more connections; finish the calls under way; then close each connection, or `give` it away between two messages.
+
+        `give(connection)` returns False when it could not; it is asked again. Without `give`, a connection is closed once it has been
+        idle for a few looks in a row, so that a request already on its way is answered first.
+        """
+        self._give = give
+        self.dispatcher.draining = True
+        self.dispatcher.on_between = self._between
+        for connection in list(self.dispatcher.connections):
+            connection.watch_idle = True
+            self._between(connection)
+        if self._ticker is None:
+            self._ticker = self.hub.loop.timer(DRAIN_TICK, DRAIN_TICK)
+            self._ticker.start(self._tick)
+        self._check_done()
+
+    def _between(self, connection: Connection) -> None:
+        if self._give is not None and connection.is_between:
+            self._give(connection)
+
+    def _tick(self) -> None:
+        for connection in list(self.dispatcher.connections):
+            if self._give is not None:
+                self._between(connection)
+            elif connection.is_between and not connection.unread and not has_ended(connection.fd):
+                looks = self._looks[connection] = self._looks.get(connection, 0) + 1
+                if looks >= IDLE_LOOKS:
+                    del self._looks[connection]
+                    connection.close()
+            else:
+                self._looks.pop(connection, None)
+        self._check_done()
+
+    def _check_done(self) -> None:
+        if not self.dispatcher.connections and not self.dispatcher.inflight:
+            self._done.set()
+
+    def wait_drained(self, deadline: float) -> bool:
+        """Wait until `drain` is through or the monotonic clock says `deadline`. Returns whether it is through."""
+        while not self._done.is_set():
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return False
+            self._done.wait(left)
+        return True
+
+    def close(self) -> None:
+        """End everything at once."""
+        self.stop_accepting()
+        if self._ticker is not None:
+            self._ticker.stop()
+            self._ticker.close()
+            self._ticker = None
+        self.dispatcher.close()
+        self.loop.close()
+
+
+def clamp_connections(wanted: int | None) -> int:
+    """`wanted` connections, or as many as the limit of open files allows; the limit is raised as far as the system lets us."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+            soft = hard
+    room = max(1, soft - RESERVED_FDS) if soft != resource.RLIM_INFINITY else 2**31 - 1
+    if wanted is None:
+        return room
+    if wanted > room:
+        log.warning(
+            "[limits] max_connections = %d does not fit the limit of %d open files; taking %d (raise it with ulimit -n)",
+            wanted, soft, room,
+        )  # fmt: skip
+        return room
+    return wanted
+
+
+def _access(write: Callable[[Access], None]) -> Callable[[Any, Any, int, int], None]:
+    names = {int(code): code.name for code in Code}
+
+    def finished(call: Any, request: Any, code: int, answer_bytes: int) -> None:
+        elapsed = call.elapsed
+        write(
+            Access(
+                start=time.time() - elapsed,
+                service=call.service,
+                method=call.method,
+                protocol=call.protocol,
+                peer=call.peer,
+                bytes_in=request.size,
+                bytes_out=answer_bytes,
+                code=names.get(code, str(code)),
+                elapsed=elapsed,
+                caller=call.caller,
+            )
+        )
+
+    return finished
