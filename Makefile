@@ -34,6 +34,7 @@ test: setup  ## set up and run the tests (PYTEST_ARGS="-k codec")
 check: setup  ## ruff and mypy --strict
 	$(PY) -m ruff check .
 	$(PY) -m mypy
+	$(PY) -m mypy -m examples.echo.service
 	$(PY) -m mypy examples/echo/client.py
 
 bench: setup  ## weego, its peers and the floor in one run (BENCH_ARGS=--smoke)

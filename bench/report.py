@@ -94,7 +94,9 @@ class Result:
         return ratio(cell.spread("server_cpu_us"), other.spread("server_cpu_us") if other else None)
 
     def targets(self) -> list[tuple[Target, float]]:
-        """The promised figures this run can speak about, with what it measured."""
+        """The promised figures this run can speak about, with what it measured; none when it only was a smoke test."""
+        if self.settings.get("smoke"):
+            return []
         found: list[tuple[Target, float | None]] = []
         cell = self.cell("weego", "1KiB", 100)
         if cell is not None:

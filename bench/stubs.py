@@ -33,7 +33,7 @@ def module() -> Any:
         for stale in BUILD.glob("stubs-*"):
             shutil.rmtree(stale, ignore_errors=True)
         fresh = BUILD / f"fresh-stubs.{os.getpid()}"
-        idlc.compile.compile_files([str(IDL)], str(fresh), [], "pep8")
+        idlc.compile.compile_files([IDL], fresh)
         try:
             fresh.rename(folder)
         except OSError:  # another process was quicker

@@ -57,7 +57,7 @@ cdef class FieldTable:
 
 @cython.final
 cdef class StructPlan(FieldTable):
-    cdef readonly type cls
+    cdef readonly object cls
     cdef int is_union
     cdef int is_direct      # instances may come straight from the allocator
 

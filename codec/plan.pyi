@@ -1,13 +1,17 @@
+import enum
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Any, Final, TypeAlias, final
+
+from typing_extensions import disjoint_base
 
 from codec.spec import Field
 from codec.types import Type
 
-Buffer = bytes | bytearray | memoryview
+_Bytes: TypeAlias = bytes | bytearray | memoryview
 
 MAX_DEPTH: Final[int]
 
+@disjoint_base
 class FieldTable:
     """Fields that are read and written together."""
 
@@ -18,6 +22,8 @@ class FieldTable:
     @property
     def names(self) -> tuple[str, ...]: ...
 
+@final
+@disjoint_base
 class StructPlan(FieldTable):
     """Instances of one struct class ⇄ bytes."""
 
@@ -25,28 +31,38 @@ class StructPlan(FieldTable):
     @property
     def cls(self) -> type[StructBase]: ...
     def fill(self, value: StructBase) -> None: ...
-    def loads(self, data: Buffer) -> Any: ...
+    def loads(self, data: _Bytes) -> Any: ...
     def dumps(self, value: StructBase) -> bytes: ...
 
+@final
 class ArgsPlan(FieldTable):
     """The arguments of one method ⇄ bytes."""
 
     def __init__(self, name: str, fields: Iterable[Field]) -> None: ...
-    def loads(self, data: Buffer) -> tuple[Any, ...]: ...
+    def loads(self, data: _Bytes) -> tuple[Any, ...]: ...
     def dumps(self, args: tuple[Any, ...]) -> bytes: ...
 
+@final
+@disjoint_base
 class ResultPlan(FieldTable):
     """The result of one method, or an exception that it declares ⇄ bytes."""
 
     def __init__(self, name: str, result: Type | None, throws: Iterable[Field] = ()) -> None: ...
-    def loads(self, data: Buffer) -> Any: ...
+    def loads(self, data: _Bytes) -> Any: ...
     def dumps(self, value: Any) -> bytes: ...
     def dumps_exception(self, exc: BaseException) -> bytes | None: ...
+
+@final
+@disjoint_base
+class EnumTable:
+    """Numbers ⇄ members of one enum; made by plans."""
+
+    def __init__(self, cls: type[enum.IntEnum]) -> None: ...
 
 class StructBase:
     """What all structs have that must be fast."""
 
-    def __eq__(self, other: object) -> bool: ...
+    def __eq__(self, other: object, /) -> bool: ...
     def __hash__(self) -> int: ...
     def __copy__(self) -> Any: ...
 

@@ -1,4 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False, auto_pickle=False
 """Compiled field tables: struct ⇄ Thrift binary, the hottest code of weego.
 
 How it works. `define` turns the field table of a struct into a `StructPlan`: a C array with, for each field, its id, its wire
@@ -58,6 +58,8 @@ cdef extern from *:
         return member->type == T_OBJECT_EX ? member->offset : -1;
     }
     #define weego_slot(base, offset) ((PyObject **)((char *)(base) + (offset)))
+    /* The call says "not zero", and in some versions means 1, when an exception is set. */
+    #define weego_enter_recursion(where) (Py_EnterRecursiveCall(where) ? -1 : 0)
     #define weego_tuple_offset(i) ((Py_ssize_t)(offsetof(PyTupleObject, ob_item) + (i) * sizeof(PyObject *)))
     #define weego_allocates_plainly(cls, base) \\
         (((PyTypeObject *)(cls))->tp_new == ((PyTypeObject *)(base))->tp_new \\
@@ -123,7 +125,7 @@ cdef extern from *:
     void decref "Py_DECREF"(PyObject* v) noexcept
     int same_value "PyObject_RichCompareBool"(object a, object b, int op) except -1
     PyObject* type_attribute "_PyType_Lookup"(PyTypeObject* cls, object name) noexcept
-    int enter_recursion "Py_EnterRecursiveCall"(const char* where) except -1
+    int enter_recursion "weego_enter_recursion"(const char* where) except -1
     void leave_recursion "Py_LeaveRecursiveCall"() noexcept
     PyObject* PyTrue "Py_True"
     PyObject* PyFalse "Py_False"
@@ -1089,11 +1091,11 @@ cdef object frozen_map_class():
 cdef class EnumTable:
     """Numbers ⇄ members of one enum."""
 
-    cdef type cls
+    cdef object cls
     cdef dict by_number
     cdef tuple dense        # members by number, None where there is none
 
-    def __init__(self, type cls not None):
+    def __init__(self, cls):
         cdef Py_ssize_t top = -1
         self.cls = cls
         self.by_number = {int(member): member for member in cls.__members__.values()}
@@ -1288,7 +1290,7 @@ cdef class FieldTable:
         return f"<{type(self).__name__} {self.name}({', '.join(self.names)})>"
 
 
-cdef object zero_of_enum(type cls):
+cdef object zero_of_enum(object cls):
     """What an absent enum field reads as, in Kitex and here: number 0, whether the IDL names it or not."""
     try:
         return cls(0)
@@ -1296,7 +1298,7 @@ cdef object zero_of_enum(type cls):
         return None
 
 
-cdef tuple slot_offsets(type cls, tuple fields):
+cdef tuple slot_offsets(object cls, tuple fields):
     """Where the slots of `fields` are in an instance of `cls`."""
     cdef list offsets = []
     cdef Py_ssize_t offset
@@ -1319,9 +1321,9 @@ cdef tuple slot_offsets(type cls, tuple fields):
 cdef class StructPlan(FieldTable):
     """Instances of one struct class ⇄ bytes. `define` makes it and sets it as `cls.__plan__`."""
 
-    def __init__(self, type cls not None, fields, *, is_union=False):
-        if not issubclass(cls, StructBase):
-            raise TypeError(f"{cls.__qualname__} is not a stub.Struct")
+    def __init__(self, cls, fields, *, is_union=False):
+        if not (isinstance(cls, type) and issubclass(cls, StructBase)):
+            raise TypeError(f"{cls!r} is not a stub.Struct")
         if self.nodes != NULL:
             raise TypeError("a plan is compiled once")
         self.cls = cls
@@ -1628,7 +1630,6 @@ def value_hash(value):
     return hash_of(value)
 
 
-@cython.auto_pickle(False)
 cdef class StructBase:
     """What all structs have that must be fast: equality, hash and copy by value. It has no fields, so that exceptions can be
     structs too."""

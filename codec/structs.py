@@ -18,7 +18,7 @@ from codec.spec import Field
 __all__ = ["Enum", "FrozenMap", "IdlException", "Struct", "Union", "define"]
 
 K = TypeVar("K")
-V = TypeVar("V", covariant=True)
+V_co = TypeVar("V_co", covariant=True)
 
 # Enums travel as i32.
 _MIN_NUMBER = -(2**31)
@@ -127,7 +127,7 @@ class IdlException(Struct, Exception):
     """Base of the emitted exceptions: a struct that can be raised. Equal by value, like every struct."""
 
     def __new__(cls, *args: Any, **fields: Any) -> Self:
-        # Exception's own allocator; the fields are slots and none of its business.
+        """Exception's own allocator; the fields are slots and none of its business."""
         return Exception.__new__(cls)
 
     def __str__(self) -> str:
@@ -182,19 +182,19 @@ class Enum(enum.IntEnum):
         return self
 
 
-class FrozenMap(Mapping[K, V]):
+class FrozenMap(Mapping[K, V_co]):
     """A dict that cannot change and can be hashed: a map inside a set or in the key of another map."""
 
     __slots__ = ("_hash", "_items")
 
-    _items: dict[K, V]
+    _items: dict[K, V_co]
     _hash: int | None
 
-    def __init__(self, items: Mapping[K, V] | None = None) -> None:
+    def __init__(self, items: Mapping[K, V_co] | None = None) -> None:
         object.__setattr__(self, "_items", dict(items or {}))
         object.__setattr__(self, "_hash", None)
 
-    def __getitem__(self, key: K) -> V:
+    def __getitem__(self, key: K) -> V_co:
         return self._items[key]
 
     def __iter__(self) -> Iterator[K]:

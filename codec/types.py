@@ -135,8 +135,9 @@ class EnumType:
     cls: type[enum.IntEnum]
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.cls, type) and issubclass(self.cls, enum.IntEnum)):
-            raise TypeError(f"EnumType takes an IntEnum class, got {self.cls!r}")
+        cls: object = self.cls
+        if not (isinstance(cls, type) and issubclass(cls, enum.IntEnum)):
+            raise TypeError(f"EnumType takes an IntEnum class, got {cls!r}")
 
     def __str__(self) -> str:
         return self.cls.__name__

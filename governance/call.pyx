@@ -100,6 +100,11 @@ cdef class Call:
         header = getattr(self.source, "header", None)
         return header.ints.get(LOG_ID, "") if header is not None else ""
 
+    def answer(self, source):
+        """The transport's answer has come: `metadata` is now what came with it."""
+        self.source = source
+        self.incoming = None
+
     def check(self):
         """Raise DeadlineExceeded if the deadline has passed: for inline and thread handlers, which nothing interrupts."""
         if self.expired:

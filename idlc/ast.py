@@ -35,6 +35,8 @@ Annotations = tuple[Annotation, ...]
 
 @dataclass(frozen=True, slots=True)
 class BaseType:
+    """`i32`, `string` and their like; `byte` is called `i8` here."""
+
     name: str
     pos: Position
     annotations: Annotations = ()
@@ -51,6 +53,8 @@ class NamedType:
 
 @dataclass(frozen=True, slots=True)
 class ListType:
+    """`list<elem>`."""
+
     elem: Type
     pos: Position
     annotations: Annotations = ()
@@ -58,6 +62,8 @@ class ListType:
 
 @dataclass(frozen=True, slots=True)
 class SetType:
+    """`set<elem>`."""
+
     elem: Type
     pos: Position
     annotations: Annotations = ()
@@ -65,6 +71,8 @@ class SetType:
 
 @dataclass(frozen=True, slots=True)
 class MapType:
+    """`map<key, value>`."""
+
     key: Type
     value: Type
     pos: Position
@@ -79,12 +87,16 @@ Type = BaseType | NamedType | ListType | SetType | MapType
 
 @dataclass(frozen=True, slots=True)
 class IntValue:
+    """An integer."""
+
     value: int
     pos: Position
 
 
 @dataclass(frozen=True, slots=True)
 class DoubleValue:
+    """A number with a point or an exponent; `text` is how it was written."""
+
     value: float
     text: str
     pos: Position
@@ -92,6 +104,8 @@ class DoubleValue:
 
 @dataclass(frozen=True, slots=True)
 class StringValue:
+    """A string, escapes decoded."""
+
     value: str
     pos: Position
 
@@ -106,12 +120,16 @@ class NameValue:
 
 @dataclass(frozen=True, slots=True)
 class ListValue:
+    """`[a, b]`, also the way to write a set."""
+
     items: tuple[Value, ...]
     pos: Position
 
 
 @dataclass(frozen=True, slots=True)
 class MapValue:
+    """`{key: value}`, also the way to write a struct."""
+
     pairs: tuple[tuple[Value, Value], ...]
     pos: Position
 
@@ -124,12 +142,16 @@ Value = IntValue | DoubleValue | StringValue | NameValue | ListValue | MapValue
 
 @dataclass(frozen=True, slots=True)
 class Include:
+    """`include "path"`."""
+
     path: str
     pos: Position
 
 
 @dataclass(frozen=True, slots=True)
 class Namespace:
+    """`namespace py shop.orders`; the scope may be `*`."""
+
     scope: str
     name: str
     pos: Position
@@ -141,6 +163,8 @@ class Namespace:
 
 @dataclass(frozen=True, slots=True)
 class Const:
+    """`const i32 MAX = 10`."""
+
     name: str
     type: Type
     value: Value
@@ -151,6 +175,8 @@ class Const:
 
 @dataclass(frozen=True, slots=True)
 class Typedef:
+    """`typedef i64 UserId`."""
+
     name: str
     type: Type
     pos: Position
@@ -160,6 +186,8 @@ class Typedef:
 
 @dataclass(frozen=True, slots=True)
 class EnumMember:
+    """One name of an enum; `value` is None where the file gives none."""
+
     name: str
     value: int | None
     pos: Position
@@ -169,6 +197,8 @@ class EnumMember:
 
 @dataclass(frozen=True, slots=True)
 class Enum:
+    """An enum."""
+
     name: str
     members: tuple[EnumMember, ...]
     pos: Position
@@ -193,6 +223,8 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class Struct:
+    """A struct, union or exception."""
+
     kind: StructKind
     name: str
     fields: tuple[Field, ...]
@@ -217,6 +249,8 @@ class Function:
 
 @dataclass(frozen=True, slots=True)
 class Service:
+    """A service; `base` is what it extends."""
+
     name: str
     base: NamedType | None
     functions: tuple[Function, ...]

@@ -7,6 +7,8 @@ written with. Such a use gets another name, `Base_` or `list_`, which is then im
 from __future__ import annotations
 
 import builtins
+import re
+import sys
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
@@ -84,13 +86,24 @@ def _module_order(module: str) -> tuple[int, int, str]:
     return section, -dots, module
 
 
-def _name_order(pair: tuple[str, str]) -> tuple[int, str, str]:
+def _name_order(pair: tuple[str, str]) -> tuple[object, ...]:
     name, local = pair
-    return (*sort_key(name), local)
+    return (*import_order(name), local)
 
 
-def sort_key(name: str) -> tuple[int, str]:
-    """Constants, classes, the rest: the order of names inside an import and in `__all__`."""
-    if name.isupper() and len(name) > 1:
-        return 0, name
-    return (1 if name[:1].isupper() else 2), name
+def export_order(name: str) -> tuple[int, tuple[tuple[int, str], ...]]:
+    """Constants, classes, the rest, numbers inside names by their value: the order of names in `__all__`."""
+    kind = 0 if name.isupper() and len(name) > 1 else 1 if name[:1].isupper() else 2
+    return kind, natural_order(name)
+
+
+def import_order(name: str) -> tuple[int, tuple[tuple[int, str], ...], tuple[tuple[int, str], ...]]:
+    """The same without regard to case: the order of names inside an import."""
+    kind, exact = export_order(name)
+    return kind, natural_order(name.lower()), exact
+
+
+def natural_order(name: str) -> tuple[tuple[int, str], ...]:
+    """`int8` before `int16`."""
+    parts = re.findall(r"[0-9]+|[^0-9]+", name)
+    return tuple((int(part), "") if part.isdigit() else (sys.maxsize, part) for part in parts)

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Final
 
 from idlc import model
-from idlc.bindings import sort_key
+from idlc.bindings import export_order, import_order
 from idlc.emit_python import MARK, emit, exported, header, import_lines
 from idlc.errors import Diagnostic, IdlError, Report
 from idlc.layout import Group, lay_out, quoted
 from idlc.names import MethodStyle, Names
-from idlc.packages import Place, assign, circular
+from idlc.packages import assign, circular
 from idlc.parser import Dialect
 from idlc.resolver import resolve
 
@@ -67,7 +67,19 @@ def compile_files(
     output = _Output(Path(out), report)
     _emit_all(programs, [os.path.realpath(path) for path in paths], output, names, version)
     report.raise_errors()
-    return Compilation(output.write(), report.warnings)
+    return Compilation(output.write(), _in_order(report.warnings, programs))
+
+
+def _in_order(warnings: list[Diagnostic], programs: list[model.Program]) -> list[Diagnostic]:
+    """By file and place, whichever step of the compiler noticed."""
+    ranks = {program.path: rank for rank, program in enumerate(programs)}
+
+    def key(warning: Diagnostic) -> tuple[int, int]:
+        if warning.position is None:
+            return len(ranks), 0
+        return ranks.get(warning.position.file, len(ranks)), warning.position.offset
+
+    return sorted(warnings, key=key)
 
 
 def check_files(
@@ -118,7 +130,7 @@ def _package_text(
                 dotted = ".".join(package)
                 message = f"{dotted}.{name} is that of {dotted}.{first}; import the other from {dotted}.{module}"
                 report.warn("same-name", message, None)
-    ordered = sorted(given, key=sort_key)
+    ordered = sorted(given, key=export_order)
     lines = [f'"""Everything that {" and ".join(sorted(modules))} define{"s" if len(modules) == 1 else ""}."""', ""]
     if lazy:
         lines += ["from __future__ import annotations", "", "from importlib import import_module"]
@@ -126,7 +138,7 @@ def _package_text(
     indent = "    " if lazy else ""
     imports: list[str] = []
     for module in sorted(modules):
-        own = [(name, name) for name in ordered if given[name] == module]
+        own = [(name, name) for name in sorted(given, key=import_order) if given[name] == module]
         imports += [indent + line for line in import_lines(f".{module}", own)]
     lines += imports or ([indent + "pass"] if lazy else [])
     if lazy:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final, TypeVar
 
 from idlc import model
@@ -16,7 +17,7 @@ from idlc.emit_services import Services
 from idlc.emit_structs import Structs
 from idlc.emit_types import Types, makes_structs
 from idlc.errors import Report
-from idlc.layout import INDENT, Group, comment_text, docstring, lay_out, prefixed
+from idlc.layout import INDENT, WIDTH, Group, comment_text, docstring, lay_out, prefixed
 from idlc.names import Names
 from idlc.packages import Place
 
@@ -71,7 +72,7 @@ class _Module:
     def text(self, version: str) -> str:
         body = self._body()
         imports = self._imports()
-        lines = [header(version, [self._program])]
+        lines = [header(version, [self._program]), *lint_marks(self._types.place.module)]
         lines += docstring(self._program.doc or f"Types and services of {_base_name(self._program.path)}.")
         lines += ["", "from __future__ import annotations", "", *imports, ""]
         require = f"{self._types.stub('require')}({STUB_FORMAT}, __name__)"
@@ -84,8 +85,6 @@ class _Module:
                 lines.append("")
             lines += block.lines
             tight = not block.loose
-            if block.loose:
-                tight = False
         return "\n".join(lines) + "\n"
 
     def _body(self) -> Sequence[_Block]:
@@ -110,6 +109,9 @@ class _Module:
         for enum in self._of(model.Enum):
             blocks.append(_Block(self._enum(enum), loose=True))
             blocks += self._second_names(enum)
+        for enum, name in self._types.zeros.items():
+            hint = self._bindings.imported("typing", "Final")
+            blocks.append(_Block([f"{name}: {hint} = {self._types.definition(enum)}(0)"], loose=False))
         for const, lines in plain_blocks:
             blocks.append(_Block(lines, loose=False))
             blocks += self._second_names(const)
@@ -129,7 +131,7 @@ class _Module:
 
     def _spaced(self, blocks: list[_Block]) -> list[_Block]:
         """A statement behind a class needs two empty lines as well."""
-        for before, after in zip(blocks, blocks[1:], strict=False):
+        for before, after in pairwise(blocks):
             if before.loose and not after.loose:
                 after.lines[:0] = [""]
         return blocks
@@ -145,7 +147,8 @@ class _Module:
                 hint = self._bindings.imported("typing", "Final")
             else:
                 hint = self._bindings.imported("typing", "TypeAlias")
-            blocks.append(_Block([f"{other}: {hint} = {name}"], loose=False))
+            lint = "  # noqa: PYI042" if hint == "TypeAlias" and not other.lstrip("_")[:1].isupper() else ""
+            blocks.append(_Block([f"{other}: {hint} = {name}{lint}"], loose=False))
         return blocks
 
     def _imports(self) -> list[str]:
@@ -177,7 +180,9 @@ class _Module:
     def _alias(self, alias: model.Alias) -> list[str]:
         hint = self._bindings.imported("typing", "TypeAlias")
         name = self._types.definition(alias)
-        return [f"{name}: {hint} = {self._types.annotation(alias.target)}", *docstring(alias.doc)]
+        # Linters want type aliases in CamelCase; the name is the IDL's.
+        lint = "" if name.lstrip("_")[:1].isupper() else "  # noqa: PYI042"
+        return [f"{name}: {hint} = {self._types.annotation(alias.target)}{lint}", *docstring(alias.doc)]
 
     def _const(self, const: model.Const) -> list[str]:
         hint = self._bindings.imported("typing", "Final")
@@ -199,6 +204,11 @@ def header(version: str, programs: Iterable[model.Program]) -> str:
     return f"{by} from {sources}. Do not edit: run `weego gen` again."
 
 
+def lint_marks(name: str) -> list[str]:
+    """What a linter must be told about the name of a module or package: it is that of the IDL."""
+    return [] if name.islower() else ["# ruff: noqa: N999"]
+
+
 def import_lines(module: str, pairs: Iterable[tuple[str, str]]) -> list[str]:
     """`from module import …`: plain names together, renamed ones on lines of their own, as import sorters want it."""
     pairs = list(pairs)
@@ -206,7 +216,7 @@ def import_lines(module: str, pairs: Iterable[tuple[str, str]]) -> list[str]:
     lines: list[str] = []
     if plain:
         one_line = f"from {module} import {', '.join(plain)}"
-        lines += lay_out(one_line if len(one_line) <= 100 else Group(f"from {module} import (", plain, ")"))
+        lines += [one_line] if len(one_line) <= WIDTH else lay_out(Group(f"from {module} import (", plain, ")"))
     lines += [f"from {module} import {name} as {local}" for name, local in pairs if name != local]
     return lines
 

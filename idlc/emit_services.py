@@ -7,14 +7,15 @@ from dataclasses import dataclass, field
 
 from idlc import model
 from idlc.emit_structs import field_table, immutable_default
-from idlc.emit_types import Types, is_immutable
+from idlc.emit_types import Types
 from idlc.errors import Report
 from idlc.layout import INDENT, Group, Node, call, docstring, flat, lay_out, prefixed, quoted, tuple_of
 
 # An override may differ from what it overrides: the IDL says so, and no type can make it right.
 _OVERRIDES = "  # type: ignore[override, unused-ignore]"
 
-_CLIENT_NAMES = ("close",)
+# Public names of the runtime's client that a method may hide; ours then gets a trailing underscore.
+_CLIENT_NAMES = ("close", "statistics")
 
 
 @dataclass(slots=True)
@@ -120,7 +121,7 @@ class Services:
             if arg.requiredness == "optional" and arg.default is None:
                 annotation += " | None"
                 default = "None"
-            elif arg.default is not None and is_immutable(arg.type):
+            elif arg.default is not None:
                 default = immutable_default(self.types, arg, hidden)
             with_default = with_default and default is not None
             ending = f" = {default}" if with_default else ""
@@ -193,7 +194,7 @@ class Services:
     def _argument(self, arg: model.Field, name: str) -> Group:
         default = immutable_default(self.types, arg, (), explicit=True)
         factory = None
-        if arg.default is not None and not is_immutable(arg.type):
+        if arg.default is not None and default is None:
             made = self.types.value(arg.default, arg.type, by_name=False)
             factory = "lambda: " + flat(made)
         return field_table(self.types, arg, name, default, factory)

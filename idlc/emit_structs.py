@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from idlc import model
+from idlc.bindings import natural_order
 from idlc.emit_types import Types, is_immutable
-from idlc.layout import INDENT, Group, Node, call, docstring, flat, lay_out, quoted, tuple_of
+from idlc.layout import INDENT, WIDTH, Group, Node, call, docstring, flat, lay_out, quoted, tuple_of
 
 _BASES: Final = {"struct": "Struct", "union": "Union", "exception": "IdlException"}
 
@@ -84,7 +85,11 @@ class Structs:
                 body.append(f"{self_name}.{name} = {name}")
             elif make is not None:
                 parameters.append(f"{name}: {annotation} | None = None")
-                body.append(f"{self_name}.{name} = {make} if {name} is None else {name}")
+                choice = f"{make} if {name} is None else {name}"
+                if len(f"{INDENT * 2}{self_name}.{name} = {choice}") <= WIDTH:
+                    body.append(f"{self_name}.{name} = {choice}")
+                else:
+                    body += [f"{self_name}.{name} = (", INDENT + choice, ")"]
             else:
                 parameters.append(f"{name}: {annotation}")
                 body.append(f"{self_name}.{name} = {name}")
@@ -119,7 +124,7 @@ class Structs:
 
     def _factory(self, struct: model.Struct, each: model.Field) -> list[str]:
         """A function that makes the default of a field, unless it is a plain empty container."""
-        if each.default is None or is_immutable(each.type):
+        if each.default is None or _fits_signature(each.type, each.default):
             return []
         value = model.plain(each.default)
         if isinstance(value, model.Sequence) and not value.items:
@@ -162,7 +167,8 @@ def immutable_default(
     `explicit`: leave out what the runtime assumes by itself.
     """
     if each.default is not None:
-        return flat(types.value(each.default, each.type, hidden)) if is_immutable(each.type) else None
+        fits = _fits_signature(each.type, each.default)
+        return flat(types.value(each.default, each.type, hidden)) if fits else None
     if each.requiredness == "required":
         return None
     if each.requiredness == "optional":
@@ -188,6 +194,13 @@ def field_table(types: Types, each: model.Field, name: str, default: str | None,
     return call(types.stub("Field"), *items)
 
 
+def _fits_signature(type_: model.Type, default: model.Value) -> bool:
+    """Can the default stand in a signature? Not what is mutable, nor what takes a call to make."""
+    if model.strip(type_) == model.Base("uuid"):
+        return isinstance(default, model.Reference)
+    return is_immutable(type_)
+
+
 def _may_be_none(struct: model.Struct, each: model.Field) -> bool:
     if struct.kind == "union":
         return True
@@ -196,7 +209,8 @@ def _may_be_none(struct: model.Struct, each: model.Field) -> bool:
     if each.requiredness == "optional":
         return True
     type_ = model.strip(each.type)
-    return isinstance(type_, model.Struct) or type_ == model.Base("uuid")
+    no_members = isinstance(type_, model.Enum) and not type_.members
+    return no_members or isinstance(type_, model.Struct) or type_ == model.Base("uuid")
 
 
 def _empty(type_: model.Type) -> str | None:
@@ -212,7 +226,8 @@ def _empty(type_: model.Type) -> str | None:
 
 
 def _prefixed_slots(slots: list[str]) -> Group:
-    node = tuple_of(quoted(name) for name in slots)
+    # Their order means nothing; sorted is what linters want.
+    node = tuple_of(quoted(name) for name in sorted(slots, key=natural_order))
     return Group("__slots__ = (", node.items, ")", lone_comma=True)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import uuid
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from idlc import model
@@ -47,6 +47,8 @@ class Types:
     places: dict[model.Program, Place]
     names: Names
     bindings: Bindings
+    zeros: dict[model.Enum, str] = field(default_factory=dict)
+    """Enums without a member 0 → the constant that stands for their zero value."""
 
     # Names
 
@@ -126,9 +128,14 @@ class Types:
             case model.Base(name):
                 return _ZEROS.get(name, "0")
             case model.Enum() as enum:
-                name = self.definition(enum, hidden)
+                if not enum.members:
+                    return None  # Python cannot make a value of an enum that has none
                 member = enum.numbered(0)
-                return f"{name}(0)" if member is None else f"{name}.{self.names.member(enum, member)}"
+                if member is not None:
+                    return f"{self.definition(enum, hidden)}.{self.names.member(enum, member)}"
+                if enum not in self.zeros:
+                    self.zeros[enum] = self.bindings.private(f"_{self.names.top(enum).lstrip('_')}_0")
+                return self.zeros[enum]
         return None
 
     def value(
@@ -138,9 +145,8 @@ class Types:
         """An expression for a value. `by_name`: may other constants be named, or only copied?"""
         target = model.strip(type_)
         if isinstance(value, model.Reference):
-            if by_name or is_immutable(target):
-                if not hashable or is_immutable(target):
-                    return self.definition(value.const, hidden)
+            if is_immutable(target) or (by_name and not hashable):
+                return self.definition(value.const, hidden)
             return self.value(model.plain(value), type_, hidden, hashable=hashable, by_name=by_name)
         match value:
             case model.Scalar(data):
@@ -152,21 +158,45 @@ class Types:
             case model.Mapping(pairs):
                 return self._mapping(pairs, target, hidden, hashable=hashable, by_name=by_name)
             case model.Construction(struct, fields):
-                table = self.names.fields(struct)
-                items = tuple(
-                    prefixed(f"{table[each.name]}=", self.value(item, each.type, hidden, by_name=by_name))
-                    for each, item in fields
-                )
-                return call(self.definition(struct, hidden), *items)
+                return self._construction(struct, fields, hidden, by_name=by_name)
 
-    def _scalar(self, data: bool | int | float | str | bytes | uuid.UUID, hidden: Collection[str]) -> str:
+    def _construction(
+        self, struct: model.Struct, fields: tuple[tuple[model.Field, model.Value], ...], hidden: Collection[str], *,
+        by_name: bool,
+    ) -> Node:  # fmt: skip
+        table = self.names.fields(struct)
+        given = {each.name for each, _ in fields}
+        items = [
+            prefixed(f"{table[each.name]}=", self.value(item, each.type, hidden, by_name=by_name))
+            for each, item in fields
+        ]
+        # The constructor asks for required fields; the IDL may leave them out.
+        items += [
+            f"{table[each.name]}={self.zero(each.type, hidden) or self._empty(each.type, hidden)}"
+            for each in struct.fields
+            if each.requiredness == "required" and each.default is None and each.name not in given
+        ]
+        return call(self.definition(struct, hidden), *items)
+
+    def _empty(self, type_: model.Type, hidden: Collection[str]) -> str:
+        match model.strip(type_):
+            case model.ListOf():
+                return "[]"
+            case model.SetOf():
+                return f"{self.bindings.builtin('set', hidden)}()"
+            case model.MapOf():
+                return "{}"
+            case _:
+                return f'{self.bindings.imported("uuid", "UUID", hidden)}("{uuid.UUID(int=0)}")'
+
+    def _scalar(self, data: float | str | bytes | uuid.UUID, hidden: Collection[str]) -> str:
         match data:
             case bool() | int():
                 return repr(data)
             case float():
                 if math.isinf(data):
                     return f'{self.bindings.builtin("float", hidden)}("{data!r}")'
-                return repr(data)
+                return repr(data).replace("e+", "e")
             case str():
                 return quoted(data)
             case bytes():

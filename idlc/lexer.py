@@ -112,9 +112,9 @@ def _unknown_character(source: Source, offset: int, char: str, report: Report) -
 
 
 def string_value(token: Token) -> tuple[str, list[str]]:
-    """What a string token means, and the escapes in it that nobody knows (they stay as they are).
+    r"""What a string token means, and the escapes in it that nobody knows (they stay as they are).
 
-    `\\xHH` and octal escapes are bytes, as in Go; bytes that are not UTF-8 come out as lone surrogates
+    `\xHH` and octal escapes are bytes, as in Go; bytes that are not UTF-8 come out as lone surrogates
     ("surrogateescape"), so that a `binary` constant gets them back exactly.
     """
     body = token.text[1:-1]
@@ -153,10 +153,8 @@ def string_value(token: Token) -> tuple[str, list[str]]:
 def int_value(text: str, *, octal: bool) -> int:
     """What an integer token means. `octal`: is `017` fifteen (thriftgo) or seventeen (Apache)?"""
     sign, digits = (-1, text[1:]) if text[0] == "-" else (1, text.lstrip("+"))
-    if digits.startswith("0x"):
-        return sign * int(digits[2:], 16)
-    if digits.startswith("0o"):
-        return sign * int(digits[2:], 8)
+    if digits.startswith(("0x", "0o")):
+        return sign * int(digits, 0)
     if octal and is_octal(text):
         return sign * int(digits, 8)
     return sign * int(digits)

@@ -29,16 +29,22 @@ class Base:
 
 @dataclass(frozen=True, slots=True)
 class ListOf:
+    """`list<elem>`."""
+
     elem: Type
 
 
 @dataclass(frozen=True, slots=True)
 class SetOf:
+    """`set<elem>`."""
+
     elem: Type
 
 
 @dataclass(frozen=True, slots=True)
 class MapOf:
+    """`map<key, value>`."""
+
     key: Type
     value: Type
 
@@ -57,6 +63,8 @@ class Alias:
 
 @dataclass(slots=True, eq=False)
 class EnumMember:
+    """One name of an enum and its number."""
+
     name: str
     value: int
     pos: Position
@@ -66,6 +74,8 @@ class EnumMember:
 
 @dataclass(slots=True, eq=False)
 class Enum:
+    """An enum, members in the order of the file."""
+
     program: Program
     name: str
     members: tuple[EnumMember, ...]
@@ -98,6 +108,8 @@ class Field:
 
 @dataclass(slots=True, eq=False)
 class Struct:
+    """A struct, union or exception."""
+
     program: Program
     kind: StructKind
     name: str
@@ -119,11 +131,15 @@ Type = Base | ListOf | SetOf | MapOf | Alias | Enum | Struct
 
 @dataclass(frozen=True, slots=True)
 class Scalar:
+    """A value that needs no further names."""
+
     value: bool | int | float | str | bytes | uuid.UUID
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
+    """A member of an enum."""
+
     enum: Enum
     member: EnumMember
 
@@ -144,6 +160,8 @@ class Sequence:
 
 @dataclass(frozen=True, slots=True)
 class Mapping:
+    """Keys and values of a map, as written."""
+
     pairs: tuple[tuple[Value, Value], ...]
 
 
@@ -160,6 +178,8 @@ Value = Scalar | Member | Reference | Sequence | Mapping | Construction
 
 @dataclass(slots=True, eq=False)
 class Const:
+    """A constant."""
+
     program: Program
     name: str
     type: Type
@@ -194,6 +214,8 @@ class Function:
 
 @dataclass(slots=True, eq=False)
 class Service:
+    """A service; `functions` are its own, without those of `base`."""
+
     program: Program
     name: str
     base: Service | None

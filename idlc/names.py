@@ -39,8 +39,6 @@ _ENUM_RESERVED: Final = frozenset(
 )
 # What every Python exception has.
 _EXCEPTION_RESERVED: Final = frozenset({"add_note", "args", "with_traceback"})
-# What emitted methods call on their client.
-_METHOD_RESERVED: Final = frozenset({"_invoke"})
 
 
 def pep8(name: str) -> str:
@@ -61,6 +59,11 @@ def identifier(text: str) -> str:
 def is_python_word(name: str) -> bool:
     """Is it a keyword, so that nothing can be called it?"""
     return keyword.iskeyword(name)
+
+
+def _is_runtimes(name: str) -> bool:
+    """The client keeps its own parts under names like `_invoke`: a method of such a name would break it."""
+    return name.startswith("_") and not name.endswith("_")
 
 
 def _is_private_or_special(name: str) -> bool:
@@ -88,7 +91,7 @@ class Names:
         table = self._tops.get(program)
         if table is None:
             positions = {each.name: each.pos for each in program.definitions}
-            table = self._rename(positions, "definition", _is_private_or_special)
+            table = self._rename(positions, "definition", "", _is_private_or_special)
             self._tops[program] = table
         return table
 
@@ -106,7 +109,8 @@ class Names:
         if table is None:
             table = self._rename(
                 {each.name: each.pos for each in enum.members},
-                f"member of enum {enum.name}",
+                "member",
+                f" of enum {enum.name}",
                 lambda name: name in _ENUM_RESERVED or (name[0] == "_" and name[-1] == "_" and name[-2:] != "__")
                 or _is_private_or_special(name),
             )  # fmt: skip
@@ -121,29 +125,29 @@ class Names:
             def reserved(name: str) -> bool:
                 return name in _EXCEPTION_RESERVED or _is_private_or_special(name)
 
-        return self._field_table(struct.fields, f"field of {struct.kind} {struct.name}", reserved)
+        return self._field_table(struct.fields, "field", f" of {struct.kind} {struct.name}", reserved)
 
     def arguments(self, service: model.Service, function: model.Function) -> dict[str, str]:
         """IDL name → Python name of a function's arguments."""
-        what = f"argument of {service.name}.{function.name}"
-        return self._field_table(function.args, what, _is_private_or_special)
+        owner = f" of {service.name}.{function.name}"
+        return self._field_table(function.args, "argument", owner, _is_private_or_special)
 
     def thrown(self, service: model.Service, function: model.Function) -> dict[str, str]:
         """IDL name → Python name of the declared exceptions."""
-        what = f"exception of {service.name}.{function.name}"
-        return self._field_table(function.throws, what, _is_private_or_special)
+        owner = f" of {service.name}.{function.name}"
+        return self._field_table(function.throws, "exception", owner, _is_private_or_special)
 
     def _field_table(
-        self, fields: tuple[model.Field, ...], what: str, reserved: Callable[[str], bool]
+        self, fields: tuple[model.Field, ...], what: str, owner: str, reserved: Callable[[str], bool]
     ) -> dict[str, str]:
         table = self._fields.get(fields)
         if table is None:
-            table = self._rename({each.name: each.pos for each in fields}, what, reserved)
+            table = self._rename({each.name: each.pos for each in fields}, what, owner, reserved)
             self._fields[fields] = table
         return table
 
     def _rename(
-        self, positions: dict[str, Position], what: str, reserved: Callable[[str], bool]
+        self, positions: dict[str, Position], what: str, owner: str, reserved: Callable[[str], bool]
     ) -> dict[str, str]:
         """Names that can stay stay; the others get underscores until they are free."""
         table = {name: name for name in positions if not (is_python_word(name) or reserved(name))}
@@ -157,7 +161,7 @@ class Names:
             taken.add(renamed)
             table[name] = renamed
             why = "is a Python keyword" if is_python_word(name) else "belongs to Python"
-            self.report.warn("renamed", f'{what} "{name}" {why}: it becomes {renamed}', position)
+            self.report.warn("renamed", f'{what} "{name}"{owner} {why}: it becomes {renamed}', position)
         return {name: table[name] for name in positions}
 
     def methods(self, service: model.Service) -> dict[str, str]:
@@ -175,12 +179,14 @@ class Names:
             name = wished[function.name]
             if name in clashing:
                 kept = _free(function.name, taken)
-                message = f"{service.name}.{function.name} would become {name} as another method does; it stays {kept}"
-                self.report.warn("method-names", message, function.pos)
+                if kept != name:
+                    message = f"{service.name}.{function.name} would become {name} as another method; it stays {kept}"
+                    self.report.warn("method-names", message, function.pos)
                 name = kept
             free = _free(name, taken)
-            if is_python_word(name):
-                message = f'method "{function.name}" is a Python keyword: it becomes {free}'
+            if free != name:
+                why = "is a Python keyword" if is_python_word(name) else "would meet a name of the runtime"
+                message = f'method "{function.name}" of {service.name} {why}: it becomes {free}'
                 self.report.warn("renamed", message, function.pos)
             table[function.name] = free
             taken.add(free)
@@ -192,7 +198,7 @@ class Names:
 
 
 def _free(name: str, taken: set[str]) -> str:
-    while name in taken or is_python_word(name) or name in _METHOD_RESERVED or _is_private_or_special(name):
+    while name in taken or is_python_word(name) or _is_runtimes(name) or _is_private_or_special(name):
         name += "_"
     return name
 

@@ -82,15 +82,14 @@ class _Parser:
 
     # Moving over the tokens
 
-    @property
-    def _token(self) -> Token:
+    def _now(self) -> Token:
         return self._tokens[self._at]
 
     def _peek(self, ahead: int = 1) -> Token:
         return self._tokens[min(self._at + ahead, len(self._tokens) - 1)]
 
     def _position(self, token: Token | None = None) -> Position:
-        token = token or self._token
+        token = token or self._now()
         return Position(self._source, token.offset, max(1, len(token.text)))
 
     def _next(self) -> Token:
@@ -125,7 +124,7 @@ class _Parser:
         return token
 
     def _mistake(self, expected: str, hint: str | None = None) -> _SyntaxMistake:
-        token = self._token
+        token = self._now()
         found = "the end of the file" if token.kind == "end" else f'"{_shorten(token.text)}"'
         position = self._position()
         if token.kind == "end":
@@ -147,7 +146,7 @@ class _Parser:
 
     def _starts_definition(self) -> bool:
         """Does a definition begin here? Only believed at the start of a line: fields may bear these names."""
-        token = self._token
+        token = self._now()
         return (
             token.kind == "name"
             and token.text in _DEFINITIONS
@@ -163,19 +162,19 @@ class _Parser:
         includes: list[Include] = []
         namespaces: list[Namespace] = []
         definitions: list[Definition] = []
-        while self._token.kind != "end":
+        while self._now().kind != "end":
             start = self._at
             try:
-                if self._token.kind == "name" and self._token.text in _HEADERS:
+                if self._now().kind == "name" and self._now().text in _HEADERS:
                     if definitions:
                         self._report.error(
                             "late-header",
-                            f'"{self._token.text}" after the first definition',
+                            f'"{self._now().text}" after the first definition',
                             self._position(),
                             "headers stand at the top of the file",
                         )
                     self._header(includes, namespaces)
-                elif self._token.text == "smalltalk.category" or self._token.text == "smalltalk.prefix":
+                elif self._now().text in ("smalltalk.category", "smalltalk.prefix"):
                     self._next()
                     self._next()
                 else:
@@ -190,16 +189,16 @@ class _Parser:
         if self._at == start:
             self._next()
         words = _DEFINITIONS | _HEADERS
-        while self._token.kind != "end":
-            if self._token.text in words and self._token.kind == "name" and self._first_on_line(self._at):
+        while self._now().kind != "end":
+            if self._now().text in words and self._now().kind == "name" and self._first_on_line(self._at):
                 return
             self._next()
 
     def _stray_separator(self) -> None:
-        if self._token.text in (",", ";") and self._token.kind == "symbol":
+        if self._now().text in (",", ";") and self._now().kind == "symbol":
             self._report.warn(
                 "stray-separator",
-                f'"{self._token.text}" has no place here and other Thrift compilers refuse it',
+                f'"{self._now().text}" has no place here and other Thrift compilers refuse it',
                 self._position(),
                 "delete it",
             )
@@ -212,7 +211,7 @@ class _Parser:
             if scope.kind != "name" and scope.text != "*":
                 self._at -= 1
                 raise self._mistake("a language or * after namespace")
-            name = self._token
+            name = self._now()
             if name.kind == "string":
                 value = self._string()
             elif name.kind == "name":
@@ -223,7 +222,7 @@ class _Parser:
             annotations = self._annotations()
             namespaces.append(Namespace(scope.text, value, self._position(name), annotations))
             return
-        token = self._token
+        token = self._now()
         if token.kind != "string":
             raise self._mistake(f"a file name in quotes after {word}")
         path = self._string()
@@ -231,7 +230,7 @@ class _Parser:
             includes.append(Include(path, self._position(token)))
 
     def _definition(self) -> Definition:
-        token = self._token
+        token = self._now()
         doc = self._doc()
         if token.kind == "name":
             match token.text:
@@ -244,13 +243,13 @@ class _Parser:
                 case "senum":
                     return self._senum(doc)
                 case "struct" | "union" | "exception":
-                    return self._struct(token.text, doc)  # type: ignore[arg-type]
+                    return self._struct(token.text, doc)
                 case "service":
                     return self._service(doc)
         hint = None
         if token.text.endswith("_namespace"):
             hint = f'the old form; write "namespace {token.text.removesuffix("_namespace")} …"'
-        elif token.text == "interaction" or token.text == "package" or token.text == "@":
+        elif token.text in ("interaction", "package", "@"):
             hint = "this belongs to Meta's dialect of Thrift, which is not read here"
         raise self._mistake("a definition (const, typedef, enum, struct, union, exception or service)", hint)
 
@@ -262,7 +261,7 @@ class _Parser:
         if not comments:
             return ""
         of_definition = len(comments)
-        if self._token.text in _DEFINITIONS:
+        if self._now().text in _DEFINITIONS:
             of_definition = len(comments) - len(self._leading(0))
         blocks: list[list[Comment]] = []
         for comment in comments[:of_definition]:
@@ -316,7 +315,7 @@ class _Parser:
             return ""
         # `1: i32 a /* about b */ 2: i32 b`: a block comment with more on its line is nobody's for sure.
         rest = self._source.text[first.offset + len(first.text) :].split("\n", 1)[0]
-        if first.text.startswith("/*") and rest.strip() and self._token.text != "}":
+        if first.text.startswith("/*") and rest.strip() and self._now().text != "}":
             return ""
         return _comment_text([first])
 
@@ -353,7 +352,7 @@ class _Parser:
         name = self._name("an enum member's name")
         value = None
         if self._take("="):
-            if self._token.kind != "int":
+            if self._now().kind != "int":
                 raise self._mistake("an integer as the enum member's value")
             value = self._int()
         annotations = self._annotations()
@@ -366,7 +365,7 @@ class _Parser:
         name = self._name("a senum's name")
         self._expect("{", f"after senum {name.text}")
         while not self._take("}"):
-            if self._token.kind != "string":
+            if self._now().kind != "string":
                 raise self._mistake(f'a string or "}}" in senum {name.text}')
             self._next()
             self._separator()
@@ -386,9 +385,9 @@ class _Parser:
         name = self._name("a service's name")
         base = None
         if self._take("extends"):
-            if self._token.kind != "name":
+            if self._now().kind != "name":
                 raise self._mistake("the base service's name after extends")
-            base = NamedType(self._token.text, self._position())
+            base = NamedType(self._now().text, self._position())
             self._next()
         self._expect("{", f"after service {name.text}")
         functions = self._items(self._function, f"service {name.text}")
@@ -398,13 +397,13 @@ class _Parser:
         """Items up to the closing bracket; a broken one is skipped."""
         items: list[_Node] = []
         while not self._take(close):
-            if self._token.kind == "end" or (close == "}" and self._starts_definition()):
+            if self._now().kind == "end" or (close == "}" and self._starts_definition()):
                 raise self._mistake(f'"{close}" that ends {where}')
             start = self._at
             try:
                 items.append(item())
             except _SyntaxMistake:
-                if self._token.kind == "end" or (close == "}" and self._starts_definition()):
+                if self._now().kind == "end" or (close == "}" and self._starts_definition()):
                     raise
                 self._skip_item(start, close)
         return tuple(items)
@@ -414,8 +413,8 @@ class _Parser:
         if self._at == start:
             self._next()
         level = 0
-        while self._token.kind != "end" and not (close == "}" and self._starts_definition()):
-            text, kind = self._token.text, self._token.kind
+        while self._now().kind != "end" and not (close == "}" and self._starts_definition()):
+            text, kind = self._now().text, self._now().kind
             if kind == "symbol":
                 if level == 0 and text == close:
                     return
@@ -435,13 +434,13 @@ class _Parser:
 
     def _field(self) -> Field:
         doc = self._doc()
-        first = self._token
+        first = self._now()
         number = None
         if first.kind == "int":
             number = self._int(octal_matters=False)
             self._expect(":", "after the field's id")
         requiredness: Requiredness = "default"
-        if self._token.text in ("required", "optional") and self._token.kind == "name":
+        if self._now().text in ("required", "optional") and self._now().kind == "name":
             requiredness = self._next().text  # type: ignore[assignment]
         type_ = self._type()
         self._take("&")
@@ -464,7 +463,7 @@ class _Parser:
 
     def _xsd(self) -> None:
         """Old XML Schema marks mean nothing on any wire of ours."""
-        while self._token.text in ("xsd_optional", "xsd_nillable", "xsd_attrs") and self._token.kind == "name":
+        while self._now().text in ("xsd_optional", "xsd_nillable", "xsd_attrs") and self._now().kind == "name":
             if self._next().text == "xsd_attrs":
                 self._expect("{", "after xsd_attrs")
                 self._items(self._field, "xsd_attrs")
@@ -472,7 +471,7 @@ class _Parser:
     def _function(self) -> Function:
         doc = self._doc()
         oneway = False
-        if self._token.text in ("oneway", "async") and self._peek().kind == "name":
+        if self._now().text in ("oneway", "async") and self._peek().kind == "name":
             self._next()
             oneway = True
         result = None if self._take("void") else self._type()
@@ -490,13 +489,13 @@ class _Parser:
         )
 
     def _separator(self) -> None:
-        if self._token.text in (",", ";") and self._token.kind == "symbol":
+        if self._now().text in (",", ";") and self._now().kind == "symbol":
             self._next()
 
     # Types
 
     def _type(self) -> Type:
-        token = self._token
+        token = self._now()
         if token.kind != "name":
             raise self._mistake("a type")
         position = self._position()
@@ -511,7 +510,7 @@ class _Parser:
             self._expect("<", "after list")
             elem = self._type()
             self._expect(">", "after the list's item type")
-            if self._token.text == "cpp_type" and self._peek().kind == "string":
+            if self._now().text == "cpp_type" and self._peek().kind == "string":
                 self._report.warn("cpp-type", "cpp_type behind a list is obsolete", self._position(),
                                   "it means nothing in Python and may be deleted")  # fmt: skip
                 self._cpp_type()
@@ -544,7 +543,7 @@ class _Parser:
 
     def _cpp_type(self) -> None:
         if self._take("cpp_type"):
-            if self._token.kind != "string":
+            if self._now().kind != "string":
                 raise self._mistake("a string after cpp_type")
             self._next()
 
@@ -557,7 +556,7 @@ class _Parser:
     # Values and annotations
 
     def _value(self) -> Value:
-        token = self._token
+        token = self._now()
         position = self._position()
         if token.kind == "int":
             return IntValue(self._int(), position)
@@ -632,18 +631,18 @@ class _Parser:
 
     def _annotations(self) -> Annotations:
         """`( key = "value", other )`, or nothing."""
-        if self._token.text != "(" or self._token.kind != "symbol":
+        if self._now().text != "(" or self._now().kind != "symbol":
             return ()
         self._next()
         annotations: list[Annotation] = []
         while not self._take(")"):
-            key = self._token
+            key = self._now()
             if key.kind != "name":
                 raise self._mistake('an annotation such as key = "value", or ")"')
             self._next()
             value = "1"
             if self._take("="):
-                if self._token.kind != "string":
+                if self._now().kind != "string":
                     raise self._mistake(f"a string as the value of annotation {key.text}")
                 # Patterns and templates of other tools live here: their escapes are not ours to judge.
                 value = self._string(literal=False)

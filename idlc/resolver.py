@@ -348,7 +348,7 @@ class _Resolver:
             self._report.error("streaming", f"{tree.name} cannot be oneway and stream", tree.pos)
         elif result is None:
             self._report.warn("streaming", f"{tree.name} streams but answers void: other languages cannot", tree.pos)
-        return mode  # type: ignore[return-value]
+        return mode
 
     def _check_services(self, program: model.Program) -> None:
         for service in program.definitions:

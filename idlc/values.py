@@ -235,10 +235,15 @@ class Values:
             self.report.error("union-value", f"union {target.name} holds one member, here are {given}", pos)
             return _BAD
         if target.kind == "union" and not fields:
-            self.report.warn("union-value", f"union {target.name} needs a member", pos)
+            self.report.error("union-value", f"union {target.name} needs a member", pos)
+            return _BAD
         for each in target.fields:
             if each.requiredness == "required" and each.name not in fields:
-                self.report.warn("missing-field", f'"{target.name}.{each.name}" is required but not given', pos)
+                message = f'"{target.name}.{each.name}" is required but not given'
+                if isinstance(model.strip(each.type), model.Struct):
+                    self.report.error("missing-field", message, pos)
+                    return _BAD
+                self.report.warn("missing-field", message + ": it gets its zero value", pos)
         return model.Construction(target, tuple(fields.values()))
 
     # Names of constants and enum members

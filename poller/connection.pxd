@@ -38,12 +38,12 @@ cdef class Connection(Pollable):
     cdef ReadBuffer input                # what was read and not understood yet; None when there is nothing
     cdef WriteBuffer output              # what is to be sent; None when there is nothing
     cdef Py_ssize_t sent                 # bytes of `output` that left already
-    cdef readonly int busy               # calls under way
+    cdef public int busy                 # calls under way
     cdef int most_busy                   # stop reading messages at this many
     cdef bint is_dirty                   # in Loop.unsent
     cdef bint is_again                   # in Loop.unread
     cdef bint more                       # the kernel may hold input that no event will announce
-    cdef bint finished                   # the peer will send no more
+    cdef readonly bint finished          # the peer will send no more
     cdef bint closing                    # close as soon as nothing is under way and all is sent
     cdef public bint watch_idle
     cdef bint processing

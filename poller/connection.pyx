@@ -347,6 +347,14 @@ cdef class Connection(Pollable):
         self.receiver.closed(self, error)
         return 0
 
+    cdef int abandon(self) except -1:
+        cdef int fd = self.fd
+        self.fd = -1
+        self.is_closed = True
+        if fd >= 0:
+            close_fd(fd)
+        return 0
+
     def close(self, error=None):
         """Close at once; calls under way are told `error`."""
         self.shut(error)

@@ -20,6 +20,7 @@ cdef class Pollable:
     cdef int resume(self) except -1      # after Loop.again()
     cdef int flush(self) except -1       # after Loop.dirty()
     cdef int sweep(self, double now) except -1
+    cdef int abandon(self) except -1     # in a forked child: close our copy of the descriptor, tell nobody
 
 
 cdef struct Slot:

@@ -18,8 +18,8 @@ import os
 
 from codec.buffer cimport WriteBuffer
 from cpython.ref cimport Py_DECREF, Py_INCREF
-from libc.errno cimport EINTR, ENOENT, EBADF, errno
-from libc.stdlib cimport calloc, free, malloc, realloc
+from libc.errno cimport errno
+from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memset
 from poller.clock cimport monotonic
 
@@ -70,6 +70,9 @@ cdef class Pollable:
     cdef int sweep(self, double now) except -1:
         return 0
 
+    cdef int abandon(self) except -1:
+        return 0
+
 
 cdef class Loop:
     """The epoll loop of one process (or one thread with a hub of its own).
@@ -110,22 +113,32 @@ cdef class Loop:
                 Py_DECREF(<object>self.slots[i].owner)
         free(self.slots)
         free(self.scratch)
-        if self.epoll >= 0 and self.pid == getpid():
+        if self.epoll >= 0:
             close_fd(self.epoll)
 
     def close(self):
-        """Stop watching. Members stay open; close them first. In a forked child this only forgets."""
-        cdef int i
-        if self.epoll < 0:
+        """Stop watching. Members stay open; close them first.
+
+        In a forked child the epoll instance and the sockets are the parent's: only our copies of the descriptors are closed.
+        """
+        cdef int i, epoll = self.epoll
+        cdef Pollable p
+        if epoll < 0:
             return
+        self.epoll = -1
         for watcher in (self.watcher, self.alarm, self.sweeper):
             if watcher is not None:
                 watcher.stop()
                 watcher.close()
         self.watcher = self.alarm = self.sweeper = None
-        if self.pid == getpid():
-            close_fd(self.epoll)
-        self.epoll = -1
+        if self.pid != getpid():
+            for i in range(self.capacity):
+                if self.slots[i].owner != NULL:
+                    p = <Pollable>self.slots[i].owner
+                    self.slots[i].owner = NULL
+                    p.abandon()
+                    Py_DECREF(p)
+        close_fd(epoll)
 
     def set_sweep_interval(self, double seconds):
         """Look at the members' time limits every `seconds`."""
@@ -342,3 +355,14 @@ cdef class Loop:
 
     def __repr__(self):
         return f"<Loop epoll {self.epoll}, {self.members} members, {len(self.timers)} timers, {self.turns} turns>"
+
+
+def loop_of(hub not None):
+    """The Loop that all clients and servers of `hub` share; made when first asked for, and again after a fork."""
+    loop = getattr(hub, "_weego_loop", None)
+    if loop is None or (<Loop>loop).epoll < 0 or (<Loop>loop).pid != getpid():
+        if loop is not None:
+            loop.close()
+        loop = Loop(hub)
+        hub._weego_loop = loop
+    return loop

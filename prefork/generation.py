@@ -6,7 +6,7 @@ import signal
 from typing import TYPE_CHECKING
 
 from prefork.backoff import Backoff
-from prefork.primitives import close_quietly, kill, monotonic, pidfd_open
+from prefork.primitives import close_quietly, monotonic, pidfd_open
 
 if TYPE_CHECKING:
     from prefork.application import Settings
@@ -38,8 +38,11 @@ class Process:
     def kill(self) -> None:
         """SIGKILL, now or at birth."""
         self.is_doomed = True
-        if self.pid is not None:
-            kill(self.pid, signal.SIGKILL)
+        if self.pidfd >= 0:
+            try:
+                signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+            except ProcessLookupError:
+                pass  # it has been waited for
 
     def forget(self) -> None:
         """It is gone: timers and descriptors too."""

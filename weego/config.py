@@ -5,6 +5,7 @@ The types below are the one description of the file: what `load` accepts, the de
 what it means; `Between` bounds it.
 
     load(path)       the file as a Config, or one ConfigError that names file, line, key and what would be right
+    locate(path, …)  "file:line" of a key, for what only the assembly can find wrong
     to_plain(config) the Config as builtins, to send through a pipe; from_plain reads it back
     dump(config)     the effective Config as a TOML document
     schema()         the JSON Schema
@@ -44,6 +45,7 @@ __all__ = [
     "dump",
     "from_plain",
     "load",
+    "locate",
     "schema",
     "to_plain",
 ]
@@ -194,6 +196,16 @@ def load(path: str) -> Config:
         raise _syntax_error(path, text, error) from None
     reader = _Reader(path, tomlmap.positions(text))
     return _complete(reader.table(Config, document, ()), reader)
+
+
+def locate(path: str, *keys: str | int) -> str:
+    """The `path:line` of a key, for a complaint that only the assembly can make, such as `"service", 0, "class"`."""
+    try:
+        lines = tomlmap.positions(_text(path))
+    except (ConfigError, AssertionError, IndexError):  # the file was changed after it was read
+        return path
+    line = lines.get(keys)
+    return f"{path}:{line}" if line else path
 
 
 def to_plain(config: Config) -> dict[str, Any]:

@@ -348,7 +348,7 @@ cdef class Dispatcher(Receiver):
                 if r.framing & TTHEADER:
                     protocol.empty(r, out, business_strings(error, strings))
                 else:
-                    protocol.fail(r, TYPE_INTERNAL, str(error), out, strings)
+                    protocol.fail(r, TYPE_INTERNAL, f"business status {error.status}: {error.message}", out, strings)
             return error.code
         if out is not None and not isinstance(error, RpcError):
             try:

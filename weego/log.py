@@ -213,10 +213,9 @@ class _JsonFormatter(logging.Formatter):
         return format_access_json(entry, self.clock.stamp(entry.start), self.role)
 
 
-_quoted = json.encoder.encode_basestring
-
 # Made once: json.dumps with options builds an encoder for each call, which takes longer than the line.
 _json: Callable[[dict[str, Any]], str] = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=repr).encode
+_quoted: Callable[[str], str] = json.encoder.encode_basestring
 
 
 def _short(name: str) -> str:

@@ -13,6 +13,7 @@ from gevent.event import Event
 
 from codec.errors import UsageError
 from governance.chain import Middleware
+from poller.loop import loop_of
 from prefork.application import Listen, LoadError
 from prefork.listeners import BindError, Listener, bind, close_all, resolve
 from weego.log import access_log as configured_access_log
@@ -116,6 +117,7 @@ class Server:
             started.set()
         assert self._stopped is not None
         self._stopped.wait()
+        loop_of(self._hub).close()
         gevent.get_hub().destroy(destroy_loop=True)
 
     def _open(self) -> None:

@@ -18,7 +18,7 @@ from codec.errors import Code
 from governance.chain import Middleware
 from poller.connection import Connection, Limits, has_ended
 from poller.listener import Listener
-from poller.loop import Loop
+from poller.loop import loop_of
 from weego.dispatch import Dispatcher
 from weego.log import Access
 from weego.routes import build
@@ -71,7 +71,7 @@ class Serving:
         self.limits = limits or ServingLimits()
         routes, named = build(services, middleware, timeout=self.limits.call_timeout)
         self.hub = get_hub()
-        self.loop = Loop(self.hub)
+        self.loop = loop_of(self.hub)
         times = (self.limits.idle_timeout, self.limits.frame_timeout, self.limits.write_timeout)
         shortest = min((seconds for seconds in times if seconds), default=SWEEP_MOST * 4)
         self.loop.set_sweep_interval(min(max(shortest / 4, SWEEP_LEAST), SWEEP_MOST))
@@ -149,7 +149,7 @@ class Serving:
         if self._ticker is None:
             self._ticker = self.hub.loop.timer(DRAIN_TICK, DRAIN_TICK)
             self._ticker.start(self._tick)
-        self._check_done()
+        self.check_done()
 
     def _between(self, connection: Connection) -> None:
         if self._give is not None and connection.is_between:
@@ -166,9 +166,10 @@ class Serving:
                     connection.close()
             else:
                 self._looks.pop(connection, None)
-        self._check_done()
+        self.check_done()
 
-    def _check_done(self) -> None:
+    def check_done(self) -> None:
+        """Look whether the drain is through."""
         if not self.dispatcher.connections and not self.dispatcher.inflight:
             self._done.set()
 
@@ -182,14 +183,13 @@ class Serving:
         return True
 
     def close(self) -> None:
-        """End everything at once."""
+        """End everything at once. The loop stays: it is the hub's, and clients may use it."""
         self.stop_accepting()
         if self._ticker is not None:
             self._ticker.stop()
             self._ticker.close()
             self._ticker = None
         self.dispatcher.close()
-        self.loop.close()
 
 
 def clamp_connections(wanted: int | None) -> int:

@@ -53,7 +53,7 @@ class EchoResponse(Struct):
 class Item(Struct):
     __slots__ = ("id", "value")
 
-    def __init__(self, id: Any = None, value: Any = None) -> None:  # noqa: A002 - the IDL's name
+    def __init__(self, id: Any = None, value: Any = None) -> None:
         self.id = id
         self.value = value
 
@@ -61,7 +61,7 @@ class Item(Struct):
 class Group(Struct):
     __slots__ = ("id", "items", "value")
 
-    def __init__(self, id: Any = None, value: Any = None, items: Any = None) -> None:  # noqa: A002 - the IDL's name
+    def __init__(self, id: Any = None, value: Any = None, items: Any = None) -> None:
         self.id = id
         self.value = value
         self.items = items
@@ -76,7 +76,7 @@ class Group(Struct):
 class ComplexRequest(Struct):
     __slots__ = ("action", "cost", "flag", "groupSet", "itemList", "itemMap", "msg")
 
-    def __init__(  # noqa: PLR0917 - as generated
+    def __init__(
         self,
         action: Any = None,
         msg: Any = None,
@@ -98,7 +98,7 @@ class ComplexRequest(Struct):
 class ComplexResponse(Struct):
     __slots__ = ("action", "flag", "groupSet", "itemList", "itemMap", "msg")
 
-    def __init__(  # noqa: PLR0917 - as generated
+    def __init__(
         self,
         action: Any = None,
         msg: Any = None,

@@ -1,7 +1,4 @@
-"""weego in one process: what a worker runs, without the master, with its default middlewares and no access log.
-
-Variants: ``greenlet`` (the default of every handler) and ``inline`` (for handlers that never block).
-"""
+"""weego in one process: what a worker runs, without the master; handlers in greenlets, as by default, and no access log."""
 
 from __future__ import annotations
 
@@ -31,7 +28,6 @@ def main() -> None:
             )
 
     server = Server([Bench()], listen=[f"tcp://127.0.0.1:{chosen.port}"], access_log=False)
-    server.start()
     announce(int(server.addresses[0].rpartition(":")[2]))
     server.serve_forever()
 

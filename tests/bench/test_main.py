@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from typing import TYPE_CHECKING
 
 import pytest
 
 from bench.__main__ import CONNECTIONS, MESSAGES, PEER_NAMES, ROUNDS, SMOKE_LOADS, plan
 from bench.native import BENCH
 from bench.report import SCHEMA
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from typing import TYPE_CHECKING
 
 import pytest
 
 from bench import native
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pathlib import Path

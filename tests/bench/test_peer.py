@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import socket
 import sys
+from typing import TYPE_CHECKING
 
 import pytest
 
 from bench import peer
 from bench.native import BenchError
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pathlib import Path

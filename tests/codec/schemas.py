@@ -51,7 +51,7 @@ class Point(stub.Struct):
 class Node(stub.Struct):
     """Recursive."""
 
-    __slots__ = ("name", "next", "children")
+    __slots__ = ("children", "name", "next")
 
     def __init__(self, *, name: str = "", next: Node | None = None, children: list[Node] | None = None) -> None:
         self.name = name
@@ -60,14 +60,14 @@ class Node(stub.Struct):
 
 
 class Shape(stub.Union):
-    __slots__ = ("point", "label", "count")
+    __slots__ = ("count", "label", "point")
 
     def __init__(self, *, point: Point | None = None, label: str | None = None, count: int | None = None) -> None:
         super().__init__(point=point, label=label, count=count)
 
 
 class NotFound(stub.IdlException):
-    __slots__ = ("message", "key")
+    __slots__ = ("key", "message")
 
     def __init__(self, *, message: str = "", key: int = 0) -> None:
         self.message = message

@@ -35,8 +35,13 @@ def test_equal_by_value_within_one_class():
 
 
 def test_hash_by_value_also_over_mutable_fields():
-    cls = struct("Bag", stub.Field(1, "a", stub.List(stub.I32)), stub.Field(2, "b", stub.Map(stub.I32, stub.List(stub.I32))),
-                 stub.Field(3, "c", stub.Set(stub.I32)), stub.Field(4, "d", stub.BINARY))
+    cls = struct(
+        "Bag",
+        stub.Field(1, "a", stub.List(stub.I32)),
+        stub.Field(2, "b", stub.Map(stub.I32, stub.List(stub.I32))),
+        stub.Field(3, "c", stub.Set(stub.I32)),
+        stub.Field(4, "d", stub.BINARY),
+    )
     one = cls(a=[1, 2], b={1: [2], 3: [4]}, c={5, 6}, d=b"x")
     other = cls(a=[1, 2], b={3: [4], 1: [2]}, c={6, 5}, d=bytearray(b"x"))
     assert one == other
@@ -257,8 +262,12 @@ def test_exception_is_raised_and_caught():
 
 
 def test_exception_text_without_a_message():
-    cls = struct("Quota", stub.Field(1, "limit", stub.I32), stub.Field(2, "user", stub.STRING, stub.OPTIONAL),
-                 base=stub.IdlException)
+    cls = struct(
+        "Quota",
+        stub.Field(1, "limit", stub.I32),
+        stub.Field(2, "user", stub.STRING, stub.OPTIONAL),
+        base=stub.IdlException,
+    )
     assert str(cls(limit=3)) == "limit=3"
     assert str(NotFound(key=1)) == "message='', key=1"
     only = struct("Only", stub.Field(1, "msg", stub.STRING), base=stub.IdlException)

@@ -137,11 +137,16 @@ def test_an_unknown_command() -> None:
 
 def test_gen_hands_over_what_was_typed(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[object] = []
-    monkeypatch.setattr(idlc, "compile_files", lambda *args, **options: calls.append((args, options)), raising=False)
+
+    def compile_files(*arguments: object, **options: object) -> idlc.Compilation:
+        calls.append((arguments, options))
+        return idlc.Compilation([], [])
+
+    monkeypatch.setattr(idlc, "compile_files", compile_files, raising=False)
     arguments = ["gen", "a.thrift", "b.thrift", "-o", "out", "-I", "x", "-I", "y", "--names=idl"]
     result = CliRunner().invoke(group, arguments)
     assert (result.exit_code, result.output) == (0, "")
-    assert calls == [((["a.thrift", "b.thrift"], "out", ["x", "y"]), {"names": "idl"})]
+    assert calls == [((["a.thrift", "b.thrift"], "out", ["x", "y"]), {"names": "idl", "version": weego.__version__})]
 
 
 def test_gen_makes_a_package(tmp_path: Path) -> None:
@@ -170,6 +175,22 @@ def test_gen_shows_the_place_of_a_mistake(tmp_path: Path) -> None:
     assert result.exit_code == 1
     assert "bad.thrift:2:8: error:" in result.output
     assert not (tmp_path / "gen").exists()
+
+
+def test_gen_shows_warnings(tmp_path: Path) -> None:
+    idl = tmp_path / "twice.thrift"
+    idl.write_text("service A { void getId(), void get_id() }\n")
+    result = CliRunner().invoke(group, ["gen", str(idl), "-o", str(tmp_path / "gen")])
+    assert result.exit_code == 0
+    assert "warning" in result.output
+
+
+def test_gen_cannot_write(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "gen").write_text("a file, no folder")
+    result = CliRunner().invoke(group, ["gen", str(ROOT / "examples/echo/echo.thrift"), "-o", str(tmp_path / "gen")])
+    assert result.exit_code == 1
+    assert isinstance(result.exception, SystemExit)
+    assert "not a directory" in capfd.readouterr().err
 
 
 def test_gen_without_the_file(tmp_path: Path) -> None:

@@ -215,6 +215,13 @@ def test_the_mistake_survives_pickling(write: Write) -> None:
     assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
 
 
+def test_locate(write: Write) -> None:
+    path = write(LEAST)
+    assert config.locate(path, "service", 0, "class") == "server.toml:4"
+    assert config.locate(path, "service", 1, "class") == "server.toml"
+    assert config.locate("gone.toml", "service") == "gone.toml"
+
+
 # ---------------------------------------------------------------- the other forms of it
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
+from typing import Literal
 
 import click
 
+from weego import __version__
 from weego.log import stderr_line
 
 
@@ -20,7 +22,7 @@ from weego.log import stderr_line
     show_default=True,
     help="Method names: snake_case as PEP 8 wants, or as the IDL spells them.",
 )
-def gen(files: tuple[str, ...], out: str, include: tuple[str, ...], names: str) -> None:
+def gen(files: tuple[str, ...], out: str, include: tuple[str, ...], names: Literal["pep8", "idl"]) -> None:
     """Generate typed Python from Thrift IDL files, and from every file they include.
 
     The package is named by `namespace py`, or by the file: echo.thrift becomes DIR/echo.
@@ -28,10 +30,12 @@ def gen(files: tuple[str, ...], out: str, include: tuple[str, ...], names: str) 
     from idlc import IdlError, compile_files
 
     try:
-        compile_files(list(files), out, list(include), names=names)
+        made = compile_files(list(files), out, list(include), names=names, version=__version__)
     except IdlError as error:
         click.echo(str(error), err=True)  # several lines: the mistakes with the source they are in, as compilers show them
         sys.exit(1)
     except OSError as error:
-        stderr_line(f"{error.filename or out}: {(error.strerror or str(error)).lower()}")
+        stderr_line(f"weego gen: {error.filename or out}: {(error.strerror or str(error)).lower()}")
         sys.exit(1)
+    for warning in made.warnings:
+        click.echo(str(warning), err=True)

@@ -1,0 +1,204 @@
+"""The assembly under the master: what the loader loads, and what each worker runs.
+
+The master makes an `App`, which holds the path of the configuration and nothing else. `load` runs in the loader, a child: it reads the
+configuration, patches the standard library, imports the user's classes. `run` runs in each worker, forked from the loader.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import sys
+import traceback
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Final
+
+import weego
+from prefork.application import Listen, LoadError, Settings
+
+if TYPE_CHECKING:
+    from prefork import Ready, Worker
+    from weego.config import Config
+
+__all__ = ["App", "check", "run_master"]
+
+ROOMS: Final = ("codec", "poller", "governance", "idlc", "prefork")
+
+
+class App:
+    """The application of one configuration file, for `prefork.Master`."""
+
+    def __init__(self, conf: str) -> None:
+        self.conf = conf
+        self.config: Config | None = None
+        self.classes: list[type[Any]] = []
+
+    def load(self) -> Settings:
+        """Read the configuration and import the services. LoadError names the mistake in one line."""
+        from weego import config as configuration
+        from weego import log
+
+        try:
+            config = configuration.load(self.conf)
+        except configuration.ConfigError as error:
+            raise LoadError(str(error)) from None
+        log.setup(config.log, "loader")
+        import_rooms()
+        if config.server.patch:
+            from gevent import monkey
+
+            monkey.patch_all()
+        if config.server.app_dir not in sys.path:
+            sys.path.insert(0, config.server.app_dir)
+        self.config = config
+        self.classes = [load_service(self.conf, service.class_) for service in config.service]
+        return Settings(
+            name=config.server.name,
+            workers=config.server.worker_count(),
+            listen=tuple(Listen(each.address, each.backlog, each.mode) for each in config.listen),
+            graceful_timeout=float(config.server.graceful_timeout),
+            boot_timeout=float(config.server.boot_timeout),
+            pidfile=config.server.pidfile,
+            extra={
+                "admin": config.admin.address if config.admin else None,
+                "control": config.server.control,
+                "log": {"level": config.log.level, "format": config.log.format, "access": config.log.access},
+            },
+        )
+
+    def after_fork(self) -> None:
+        """gevent's own state belongs to the process it was made in."""
+        import gevent
+
+        gevent.reinit()
+
+    def run(self, worker: Worker) -> None:
+        """Serve as `worker` until told to leave."""
+        import gc
+
+        from weego import log
+        from weego.serving import Serving, ServingLimits
+        from weego.worker import Body
+
+        assert self.config is not None
+        config = self.config
+        log.setup(config.log, f"worker {worker.slot}")
+        services = [make_service(cls) for cls in self.classes]
+        limits = config.limits
+        body: Body | None = None
+        serving = Serving(
+            services,
+            limits=ServingLimits(
+                max_connections=None if limits.max_connections == "auto" else limits.max_connections,
+                max_message=int(limits.max_message),
+                max_concurrency=limits.max_concurrency,
+                idle_timeout=float(limits.idle_timeout),
+                frame_timeout=float(limits.frame_timeout),
+            ),
+            access=log.access_log() if config.log.access else None,
+            may_accept=lambda: body is not None and body.may_accept(),
+        )
+        # What was imported lives as long as the process: the collector need not walk it, and the pages stay shared with the loader.
+        gc.collect()
+        gc.freeze()
+        body = Body(worker, serving)
+        body.run()
+
+
+def import_rooms() -> None:
+    """Import weego's own packages before the user's folder can put others of their names in front. LoadError if one does already."""
+    home = os.path.dirname(os.path.dirname(os.path.abspath(weego.__file__)))
+    for room in ROOMS:
+        module = importlib.import_module(room)
+        found = os.path.dirname(os.path.dirname(os.path.abspath(module.__file__ or "")))
+        if found != home:
+            raise LoadError(
+                f"the package {room!r} at {os.path.dirname(module.__file__ or '?')} hides weego's own; rename it or take it off sys.path"
+            )
+    for name in ("weego.serving", "weego.worker", "weego.stub"):
+        importlib.import_module(name)
+
+
+def load_service(conf: str, name: str) -> type[Any]:
+    """The class that `name` (``package.module:Class``) means. LoadError says where it is wrong and why."""
+    where = f'{conf}: [[service]] class = "{name}"'
+    module_name, colon, class_name = name.partition(":")
+    if not colon or not module_name or not class_name:
+        raise LoadError(f"{where}: write it as package.module:Class")
+    module = _import(where, module_name)
+    found: Any = module
+    for part in class_name.split("."):
+        found = getattr(found, part, None)
+        if found is None:
+            raise LoadError(f"{where}: {module_name} ({module.__file__}) has no {class_name}")
+    from codec.spec import Service
+
+    if not isinstance(found, type):
+        raise LoadError(f"{where}: {class_name} is a {type(found).__name__}, not a class")
+    if not issubclass(found, Service) or getattr(found, "__spec__", None) is None:
+        raise LoadError(f"{where}: {class_name} does not implement a generated service base; derive it from what `weego gen` wrote")
+    return found
+
+
+def make_service(cls: type[Any]) -> Any:
+    """An object of the user's class, made in the worker. LoadError when its constructor fails."""
+    try:
+        return cls()
+    except Exception as error:
+        raise LoadError(f"{cls.__module__}:{cls.__qualname__}() failed: {_describe(error)}") from error
+
+
+def _import(where: str, module_name: str) -> ModuleType:
+    try:
+        return importlib.import_module(module_name)
+    except LoadError:
+        raise
+    except Exception as error:
+        raise LoadError(f"{where}: cannot import {module_name}: {_describe(error)}") from error
+    except SystemExit as error:
+        raise LoadError(f"{where}: {module_name} called sys.exit({error.code!r}) while it was imported") from error
+
+
+def _describe(error: BaseException) -> str:
+    """The error with the place in the user's code, the innermost that is not the import machinery."""
+    text = f"{type(error).__name__}: {error}"
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{type(error).__name__}: {error.msg} ({error.filename}:{error.lineno})"
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not frame.filename.startswith("<frozen") and frame.filename not in (__file__, importlib.__file__)
+    ]
+    return f"{text} ({frames[-1].filename}:{frames[-1].lineno})" if frames else text
+
+
+def check(conf: str) -> None:
+    """Validate all that can be validated without binding. LoadError or ConfigError names the first mistake."""
+    App(conf).load()
+
+
+def run_master(conf: str) -> int:
+    """Be the master of `conf` until told to stop; returns the exit code."""
+    from prefork import Master
+    from weego import log
+
+    log.setup(None, "master")
+    return Master(App(conf), version=weego.__version__, on_ready=announce).run()
+
+
+def announce(ready: Ready) -> None:
+    """The banner, and the log settings of the configuration, now that they are known."""
+    from weego import log
+
+    log.setup(ready.extra.get("log"), "master")
+    lines = [f"weego {ready.version}: {ready.name}, {ready.workers} worker{'s' if ready.workers != 1 else ''}, master {ready.pid}"]
+    addresses = ", ".join(actual for _, actual in ready.listen)
+    lines.append(f"  serving on {addresses}")
+    if ready.extra.get("admin"):
+        lines.append(f"  admin on {ready.extra['admin']}")
+    lines.append("  stop: Ctrl-C   reload: kill -HUP %d" % ready.pid)
+    try:
+        os.write(2, ("\n".join(lines) + "\n").encode())
+    except OSError:
+        logging.getLogger("weego.master").debug("nobody reads standard error; the banner is dropped")

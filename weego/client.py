@@ -1,0 +1,229 @@
+"""What generated clients stand on."""
+
+from __future__ import annotations
+
+import os
+import sys
+import weakref
+from collections.abc import Sequence
+from itertools import count
+from typing import Any, ClassVar, Final, Self
+
+from codec.errors import BusinessError, ClosedError, DeadlineExceeded, RpcError, Unavailable, UsageError
+from codec.spec import MethodSpec, ServiceSpec
+from codec.thrift import DEFAULT_MAX_MESSAGE, FRAMINGS, Reply, Route
+from codec.ttheader import IntKey, StringKey
+from governance.call import Call, current
+from governance.chain import Handler, Middleware, compose
+from governance.instance import Balancer, Instance, RoundRobin
+from poller.address import Address, parse
+from poller.clock import monotonic
+from poller.pool import DEFAULT_IDLE_TIMEOUT, DEFAULT_MAX_IDLE, DEFAULT_MAX_IDLE_TOTAL, PoolStatistics
+from weego.transport import BlockingTransport, HubTransport, PoolLimits, Transport
+
+__all__ = ["Client"]
+
+# Kitex's default (`pkg/rpcinfo`: DefaultConnTimeout 50 ms) suits one data centre; this one is seen by people on laptops too.
+DEFAULT_CONNECT_TIMEOUT: Final = 1.0
+# Sequence ids are 32-bit and signed; 0 is Kitex's mark for control messages.
+_LAST_SEQID: Final = 0x7FFFFFFF
+# Addresses tried for one call when nothing had left yet: each once, but no more than this.
+_MOST_INSTANCES: Final = 3
+
+_clients: weakref.WeakSet[Client] = weakref.WeakSet()
+
+
+class Client:
+    """A client of one service; derive from it only through generated code.
+
+        with EchoClient("tcp://127.0.0.1:8888", timeout=0.5) as echo:
+            echo.echo(Request(message="hi"))
+
+    `target` is one address or several (``tcp://host:port``, ``unix:///path``); calls go round them. `framing` is buffered, framed (as
+    Kitex's default), ttheader or ttheader-framed. `timeout` bounds each call, in seconds, unless the call names its own; a handler's
+    call inherits what is left of the deadline it serves. `middleware` wraps every call, the first outermost. `caller` and `service_name`
+    tell the peer who calls whom, on TTHeader. At most `max_idle` connections to one address and `max_idle_total` in all wait for the
+    next call, for `idle_timeout` seconds.
+
+    May be used from any thread, and in a gevent program from any greenlet. Calls raise the exceptions of the IDL as they are, RpcError and
+    its subclasses for all else that happens to a call, EncodeError for an argument that does not fit the IDL, ClosedError after `close`.
+    """
+
+    __spec__: ClassVar[ServiceSpec]
+
+    def __init__(
+        self,
+        target: str | Sequence[str],
+        *,
+        framing: str = "framed",
+        timeout: float | None = None,
+        connect_timeout: float = DEFAULT_CONNECT_TIMEOUT,
+        middleware: Sequence[Middleware] = (),
+        balancer: Balancer | None = None,
+        caller: str = "",
+        service_name: str = "",
+        max_message: int = DEFAULT_MAX_MESSAGE,
+        max_idle: int = DEFAULT_MAX_IDLE,
+        max_idle_total: int = DEFAULT_MAX_IDLE_TOTAL,
+        idle_timeout: float = DEFAULT_IDLE_TIMEOUT,
+    ) -> None:
+        if getattr(type(self), "__spec__", None) is None:
+            raise UsageError(f"{type(self).__name__} is no generated client; use the one that `weego gen` wrote for the service")
+        if framing not in FRAMINGS:
+            raise UsageError(f"unknown framing {framing!r}; choose one of {', '.join(FRAMINGS)}")
+        addresses = [parse(text.strip()) for text in (target.split(",") if isinstance(target, str) else target)]
+        if not addresses:
+            raise UsageError("a client needs at least one address")
+        self._addresses: dict[str, Address] = {address.text: address for address in addresses}
+        self._balancer: Balancer = balancer or RoundRobin([Instance(text) for text in self._addresses])
+        self._timeout = timeout
+        self._has_header = framing.startswith("ttheader")
+        self._transport_type = "framed" if framing == "ttheader-framed" else "unframed"
+        self._caller = caller
+        self._service_name = service_name or self.__spec__.name
+        self._limits = PoolLimits(
+            max_idle=max_idle,
+            max_idle_total=max_idle_total,
+            idle_timeout=idle_timeout,
+            connect_timeout=connect_timeout,
+            max_message=max_message,
+            framing=framing,
+        )
+        self._routes: dict[MethodSpec, Route] = {}
+        self._handler: Handler = compose(self._attempts, middleware)
+        self._transports: dict[Any, Transport] = {}
+        self._seqid = count(1)
+        self._is_closed = False
+        _clients.add(self)
+
+    # ---- a call ------------------------------------------------------------------------------------------------------
+
+    def _invoke(self, spec: MethodSpec, args: tuple[Any, ...], timeout: float | None) -> Any:
+        """Call `spec` with `args`: what generated methods do."""
+        if self._is_closed:
+            raise ClosedError(f"this {type(self).__name__} is closed")
+        call = Call(spec, service=self._service_name, deadline=self._deadline(timeout))
+        try:
+            return self._handler(call, args)
+        except RpcError as error:
+            if error.elapsed is None:
+                error.elapsed = call.elapsed
+            error.attempt = error.attempt or call.attempt
+            raise
+
+    def _deadline(self, timeout: float | None) -> float | None:
+        if timeout is None:
+            timeout = self._timeout
+        elif timeout < 0:
+            raise UsageError(f"timeout must not be negative, got {timeout}")
+        serving = current()
+        inherited = serving.deadline if serving is not None else None
+        if timeout is None:
+            return inherited
+        own = monotonic() + timeout
+        return own if inherited is None else min(own, inherited)
+
+    def _attempts(self, call: Call, args: tuple[Any, ...]) -> Any:
+        """Try instances until one could be reached; a call of which a byte has left is not repeated."""
+        attempts = min(len(self._addresses), _MOST_INSTANCES)
+        while True:
+            try:
+                return self._attempt(call, args)
+            except Unavailable as error:
+                if error.sent or call.attempt >= attempts or call.expired:
+                    raise
+                call.attempt += 1
+
+    def _attempt(self, call: Call, args: tuple[Any, ...]) -> Any:
+        if call.expired:
+            raise DeadlineExceeded(f"{call.service}.{call.method}: the deadline passed before the call was sent")
+        address = self._addresses[self._balancer.pick(call).address]
+        call.instance = address.text
+        route = self._route(call.spec)
+        seqid = next(self._seqid) & _LAST_SEQID or next(self._seqid) & _LAST_SEQID
+        ints, strings = self._header(call) if self._has_header else (None, None)
+        reply = self._transport().call(address, route, args, seqid, call.deadline or 0.0, ints, strings)
+        return self._result(call, reply)
+
+    def _result(self, call: Call, reply: Reply | None) -> Any:
+        if reply is None:
+            return None
+        call.answer(reply)
+        error = reply.error
+        if error is None:
+            return reply.value
+        if isinstance(error, RpcError):
+            error.instance = call.instance
+            if isinstance(error, BusinessError):
+                error.attempt = call.attempt
+        raise error
+
+    def _header(self, call: Call) -> tuple[dict[int, str], dict[str, str]]:
+        """TTHeader infos as Kitex's ClientTTHeaderHandler writes them."""
+        ints = {
+            IntKey.TRANSPORT_TYPE: self._transport_type,
+            IntKey.TO_SERVICE: self._service_name,
+            IntKey.TO_METHOD: call.method,
+            IntKey.MSG_TYPE: "4" if call.spec.oneway else "1",
+        }
+        if self._caller:
+            ints[IntKey.FROM_SERVICE] = self._caller
+        if call.remaining is not None:
+            ints[IntKey.RPC_TIMEOUT] = str(max(1, int(call.remaining * 1000)))
+        return ints, {StringKey.SERVICE: self.__spec__.name, **call.send_metadata}
+
+    def _route(self, spec: MethodSpec) -> Route:
+        route = self._routes.get(spec)
+        if route is None:
+            route = self._routes[spec] = Route(spec)
+        return route
+
+    # ---- transports --------------------------------------------------------------------------------------------------
+
+    def _transport(self) -> Transport:
+        """The one for this thread: with its hub if it has one, else the blocking one, which all such threads share."""
+        hub = _hub_of_this_thread()
+        transport = self._transports.get(hub)
+        if transport is None:
+            fresh: Transport = BlockingTransport(self._limits) if hub is None else HubTransport(self._limits, hub)
+            transport = self._transports.setdefault(hub, fresh)
+        return transport
+
+    def statistics(self) -> list[PoolStatistics]:
+        """Of the pools: one for each way calls were carried."""
+        return [transport.statistics() for transport in self._transports.values()]
+
+    def close(self) -> None:
+        """Close all connections. Calls under way in other threads or greenlets finish."""
+        self._is_closed = True
+        _clients.discard(self)
+        transports, self._transports = self._transports, {}
+        for transport in transports.values():
+            transport.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._is_closed else "open"
+        return f"<{type(self).__name__} {state} to {', '.join(self._addresses)}>"
+
+
+def _hub_of_this_thread() -> Any:
+    """gevent's hub of this thread, or None where gevent is not at work."""
+    local = sys.modules.get("gevent._hub_local")
+    return None if local is None else local.get_hub_if_exists()
+
+
+def _after_fork() -> None:
+    """A child shares no connection with its parent: it forgets them all and makes its own."""
+    for client in list(_clients):
+        transports, client._transports = client._transports, {}
+        for transport in transports.values():
+            transport.after_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,33 @@
+from collections.abc import Callable
+
+from codec.thrift import Reply, Route
+from poller.connection import Connection
+from poller.loop import Loop
+
+class Exchange:
+    """A client's connection, one call at a time."""
+
+    connection: Connection
+    address: str
+    def __init__(
+        self,
+        loop: Loop,
+        fd: int,
+        address: str,
+        framing: str = "framed",
+        max_message: int = 16384000,
+        on_closed: Callable[[Exchange], None] | None = None,
+    ) -> None: ...
+    def call(
+        self,
+        route: Route,
+        args: tuple[object, ...],
+        seqid: int,
+        deadline: float,
+        ints: dict[int, str] | None = None,
+        strings: dict[str, str] | None = None,
+    ) -> Reply | None: ...
+    def is_alive(self) -> bool: ...
+    @property
+    def is_reusable(self) -> bool: ...
+    def close(self) -> None: ...

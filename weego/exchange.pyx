@@ -1,0 +1,166 @@
+# cython: language_level=3, boundscheck=False, wraparound=False
+"""One call at a time over one connection, for programs that use gevent.
+
+The call is written and sent at once, in the caller's greenlet; the answer is read in the loop's turn, which switches straight back to the caller.
+While no call is under way the connection stays in the loop, so that the peer's FIN or reset ends it at once.
+"""
+
+import time
+
+from codec.buffer cimport WriteBuffer
+from poller.clock cimport monotonic
+from poller.connection cimport Limits
+
+from greenlet import getcurrent
+
+from codec.errors import ClosedError, DeadlineExceeded, ProtocolError, Unavailable
+from poller.connection import has_ended
+
+# The kernel is asked whether an idle connection still stands only when the hub has not looked for this long (seconds): a FIN that came
+# before was seen by the hub itself.
+cdef double FRESH = 0.001
+
+
+cdef class Exchange(Receiver):
+    """A client's connection `fd` to `address`, in `loop`."""
+
+    def __init__(self, Loop loop not None, int fd, str address not None, str framing="framed", max_message=16384000, on_closed=None):
+        self.address = address
+        self.hub = loop.hub
+        self.protocol = ThriftClientProtocol(framing, max_message)
+        self.on_closed = on_closed
+        self.answered = True
+        # 2: while one call is under way its answer must still be read.
+        self.connection = Connection(loop, fd, self.protocol, self, NO_LIMITS, 2)
+
+    def call(self, Route route not None, tuple args not None, int32_t seqid, double deadline, dict ints=None, dict strings=None):
+        """Send a call and wait for its Reply; None when the method is oneway.
+
+        `deadline` is in monotonic seconds, 0 for none. Raises EncodeError when an argument does not fit, Unavailable when the connection
+        breaks (`sent` tells whether a byte had left), DeadlineExceeded. The connection is closed after all but the first.
+        """
+        cdef Connection c = self.connection
+        cdef WriteBuffer out
+        cdef Reply reply
+        cdef long long before
+        if c.fd < 0:
+            raise Unavailable(f"the connection to {self.address} was closed", sent=False, instance=self.address)
+        before = c.bytes_out
+        out = c.writer()
+        try:
+            self.protocol.call(route, args, seqid, out, ints, strings)
+        except BaseException:
+            c.wrote()
+            raise
+        self.answered = False
+        self.error = None
+        c.begin()
+        c.flush()
+        if c.fd < 0:
+            error = self.error
+            raise Unavailable(f"the connection to {self.address} broke while the call was sent: {error.message if error else 'closed'}",
+                              sent=c.bytes_out > before, instance=self.address)
+        if route.oneway:
+            self.answered = True
+            c.done()
+            return None
+        self.wait(deadline)
+        reply, self.reply = self.reply, None
+        if reply is None:
+            error, self.error = self.error, None
+            raise error
+        return reply
+
+    cdef int wait(self, double deadline) except -1:
+        cdef Timer timer = None
+        if deadline:
+            timer = self.connection.loop.call_at(deadline, self.expire)
+        self.waiter = getcurrent()
+        try:
+            while not self.answered:
+                self.hub.switch()
+        except BaseException:
+            # Whatever woke us, the answer is still on its way: the connection is of no use any more.
+            self.answered = True
+            self.waiter = None
+            self.connection.shut(None)
+            raise
+        finally:
+            self.waiter = None
+            if timer is not None:
+                timer.cancel()
+        return 0
+
+    cdef int wake(self) except -1:
+        waiter = self.waiter
+        self.waiter = None
+        if waiter is not None:
+            waiter.switch()
+        return 0
+
+    cdef int message(self, Connection c, object message) except -1:
+        if self.answered:
+            raise ProtocolError("an answer that no call waits for")
+        self.reply = <Reply>message
+        self.answered = True
+        c.done()
+        return self.wake()
+
+    cdef int broken(self, Connection c, object error) except -1:
+        if not self.answered:
+            self.error = error
+            error.instance = self.address
+            self.answered = True
+            c.busy = 0
+            self.wake()
+        return 0
+
+    cdef int closed(self, Connection c, object error) except -1:
+        if not self.answered:
+            what = error.message if error is not None else "it was closed by the peer"
+            self.error = Unavailable(f"no answer from {self.address}: {what}", instance=self.address)
+            self.answered = True
+            return self.wake()
+        if self.on_closed is not None:
+            self.on_closed(self)
+        return 0
+
+    def expire(self):
+        """The deadline has passed."""
+        if self.answered:
+            return
+        self.error = DeadlineExceeded(f"no answer from {self.address} in time", instance=self.address)
+        self.answered = True
+        self.connection.shut(None)
+        self.wake()
+
+    def is_alive(self):
+        """Could a call go out now? Asks the kernel only when the hub has not looked lately."""
+        cdef Connection c = self.connection
+        if c.fd < 0 or c.finished or c.busy:
+            return False
+        if abs(time.time() - self.hub.loop.now()) < FRESH:
+            return True
+        return not has_ended(c.fd)
+
+    @property
+    def is_reusable(self):
+        """True when the last call left the connection between two messages."""
+        return self.connection.is_between
+
+    def close(self):
+        """Close the connection; a call under way fails with ClosedError."""
+        if not self.answered and self.waiter is not None:
+            self.error = ClosedError("the client was closed during the call")
+            self.answered = True
+            self.connection.shut(None)
+            self.wake()
+            return
+        self.on_closed = None
+        self.connection.shut(None)
+
+    def __repr__(self):
+        return f"<Exchange {self.address} {'busy' if self.waiter is not None else 'idle'} {self.connection!r}>"
+
+
+cdef Limits NO_LIMITS = Limits()

@@ -1,0 +1,143 @@
+"""The body of a worker: the serving of one process, under the orders of the master."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from typing import Any, Final
+
+from gevent.event import Event
+from gevent.hub import get_hub
+
+from poller.connection import Connection
+from prefork import Adopt, Adopted, Drain, MasterGone, Refused, Reopen, Serve, Stop, Worker, scoreboard
+from prefork.handover import MAX_HANDOVER_BYTES
+from weego.serving import Serving
+
+__all__ = ["Body"]
+
+log = logging.getLogger("weego.worker")
+
+READ: Final = 1
+# How often the worker says that its loop turns (seconds); the gate passes a worker by that was silent for 250 ms.
+BEAT: Final = 0.1
+
+
+class Body:
+    """Runs `serving` for `worker` until the master lets it go."""
+
+    def __init__(self, worker: Worker, serving: Serving) -> None:
+        self._worker = worker
+        self._serving = serving
+        self._hub = get_hub()
+        self._left = Event()
+        self._deadline = 0.0
+        self._is_leaving = False
+        self._given: dict[int, tuple[int, bytes]] = {}
+        serving.dispatcher.count_in(
+            worker.row, inflight=scoreboard.INFLIGHT, requests=scoreboard.REQUESTS, errors=scoreboard.ERRORS
+        )
+
+    def run(self) -> None:
+        """Serve; returns when the last connection is gone, or at the deadline of the order to leave."""
+        orders = self._hub.loop.io(self._worker.fileno(), READ)
+        orders.start(self._receive)
+        beat = self._hub.loop.timer(BEAT, BEAT)
+        beat.start(self._beat)
+        try:
+            self._worker.ready()
+            self._left.wait()
+            if not self._serving.wait_drained(self._deadline):
+                log.warning(
+                    "worker %d: %d connections and %d calls are cut off at the deadline",
+                    self._worker.slot, self._serving.connections, self._serving.dispatcher.inflight,
+                )  # fmt: skip
+            while self._worker.pending and time.monotonic() < self._deadline:
+                self._left.clear()
+                self._left.wait(BEAT)
+            if self._serving.connections:  # a hand-over was refused at the very end
+                self._serving.wait_drained(self._deadline)
+        finally:
+            for watcher in (orders, beat):
+                watcher.stop()
+                watcher.close()
+            self._serving.close()
+
+    # ---- what the master says ----------------------------------------------------------------------------------------
+
+    def _receive(self) -> None:
+        for order in self._worker.receive():
+            try:
+                self._obey(order)
+            except Exception:
+                log.exception("worker %d: the order %r failed", self._worker.slot, order)
+
+    def _obey(self, order: Any) -> None:
+        match order:
+            case Serve():
+                self._serving.listen(listener.fileno() for listener in self._worker.listeners)
+            case Adopt(fd, data):
+                os.set_blocking(fd, False)
+                self._serving.take(fd, data)
+                self._count()
+            case Adopted(token):
+                fd, _ = self._given.pop(token)
+                os.close(fd)
+                self._serving.check_done()
+            case Refused(token):
+                self._serving.take(*self._given.pop(token))
+            case Drain(deadline, closing):
+                self._leave(deadline)
+                self._serving.stop_accepting(drain_queue=closing)
+                self._close_listeners()
+                self._serving.drain(self._give)
+                self._left.set()
+            case Stop(deadline, fast):
+                self._leave(time.monotonic() if fast else deadline)
+                self._serving.stop_accepting(drain_queue=() if fast else range(len(self._worker.listeners)))
+                self._close_listeners()
+                self._serving.drain()
+                self._left.set()
+            case MasterGone(deadline):
+                self._obey(Stop(deadline))
+            case Reopen():
+                pass  # lines go to standard error, which is not ours to reopen
+
+    def _leave(self, deadline: float) -> None:
+        self._deadline = min(self._deadline, deadline) if self._is_leaving else deadline
+        self._is_leaving = True
+
+    def _close_listeners(self) -> None:
+        for listener in self._worker.listeners:
+            listener.close()
+
+    # ---- what the master reads ---------------------------------------------------------------------------------------
+
+    def _beat(self) -> None:
+        self._worker.beat()
+        self._count()
+
+    def _count(self) -> None:
+        self._worker.row[scoreboard.CONNECTIONS] = self._serving.connections
+        self._worker.row[scoreboard.ACCEPTED] = self._serving.accepted
+
+    def may_accept(self) -> bool:
+        """The gate: does this worker have its share of the connections?"""
+        self._worker.row[scoreboard.CONNECTIONS] = self._serving.connections
+        return self._worker.may_accept()
+
+    # ---- giving connections away -------------------------------------------------------------------------------------
+
+    def _give(self, connection: Connection) -> bool:
+        """Hand `connection`, which stands between two messages, to a worker of the new generation."""
+        if connection.unread > MAX_HANDOVER_BYTES:
+            return False
+        fd, data = connection.detach()
+        token = self._worker.hand_over(fd, data)
+        self._serving.dispatcher.forget(connection)
+        if token is None:
+            self._serving.take(fd, data)
+            return False
+        self._given[token] = (fd, data)
+        return True
