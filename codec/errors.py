@@ -20,6 +20,7 @@ Exceptions declared in an IDL are not part of this tree: they are raised as they
 
 from __future__ import annotations
 
+import copyreg
 import enum
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -108,7 +109,11 @@ class ProtocolErrorKind(enum.IntEnum):
 
 
 class WeegoError(Exception):
-    """Root of every error that weego raises."""
+    """Root of every error that weego raises. Copying and pickling keep all that an error knows, notes included."""
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
+        # Not through __init__, whose parameters are not `args`, and which a subclass may have changed.
+        return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]
 
 
 class UsageError(WeegoError):
@@ -126,16 +131,9 @@ class EncodeError(UsageError):
         self.path = path
         self.reason = message
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.reason, self.path)
-
 
 class ClosedError(UsageError):
     """The object was closed by this side and cannot be used any more."""
-
-
-def _rebuild(cls: type[RpcError], message: str, args: dict[str, Any]) -> RpcError:
-    return cls(message, **args)
 
 
 class RpcError(WeegoError):
@@ -177,10 +175,6 @@ class RpcError(WeegoError):
             where.append(f"after {self.elapsed * 1000:.1f} ms")
         return f"{self.message} [{', '.join(where)}]"
 
-    def __reduce__(self) -> tuple[Callable[..., RpcError], tuple[Any, ...]]:
-        state = {name: value for name, value in self.__dict__.items() if name != "message"}
-        return _rebuild, (type(self), self.message, state)
-
 
 class Unavailable(RpcError):
     """The peer could not be reached, or the connection broke before the answer came.
@@ -220,9 +214,7 @@ class ProtocolError(RpcError):
     default_code = Code.INTERNAL
     default_origin = Origin.PEER
 
-    def __init__(
-        self, message: str, kind: ProtocolErrorKind = ProtocolErrorKind.INVALID_DATA, **facts: Any
-    ) -> None:
+    def __init__(self, message: str, kind: ProtocolErrorKind = ProtocolErrorKind.INVALID_DATA, **facts: Any) -> None:
         super().__init__(message, **facts)
         self.kind = kind
 
@@ -233,9 +225,7 @@ class ApplicationError(RpcError):
     default_code = Code.INTERNAL
     default_origin = Origin.PEER
 
-    def __init__(
-        self, message: str, type: int = ApplicationErrorType.INTERNAL_ERROR, **facts: Any
-    ) -> None:
+    def __init__(self, message: str, type: int = ApplicationErrorType.INTERNAL_ERROR, **facts: Any) -> None:
         facts.setdefault("code", _CODES.get(type, Code.UNKNOWN))
         super().__init__(message, **facts)
         self.type = type
@@ -255,10 +245,15 @@ class UnknownService(ApplicationError):
         super().__init__(message, type, **facts)
 
 
+# Kitex carries the status as an i32.
+_MIN_STATUS = -(2**31)
+_MAX_STATUS = 2**31 - 1
+
+
 class BusinessError(RpcError):
     """A business status: the call worked, the handler said no.
 
-    `status` is the application's own number (not 0), `message` its text, `extra` further strings.
+    `status` is the application's own number (32 bits, not 0), `message` its text, `extra` further strings.
     """
 
     default_code = Code.UNKNOWN
@@ -267,22 +262,14 @@ class BusinessError(RpcError):
     def __init__(self, status: int, message: str = "", extra: Mapping[str, str] | None = None, **facts: Any) -> None:
         if status == 0:
             raise ValueError("a business status of 0 means success; use any other number")
+        if not _MIN_STATUS <= status <= _MAX_STATUS:
+            raise ValueError(f"a business status is a 32-bit number for every peer; {status} is not")
         super().__init__(message, **facts)
         self.status = status
         self.extra: dict[str, str] = dict(extra or {})
 
     def __str__(self) -> str:
         return f"business status {self.status}: {super().__str__()}"
-
-    def __reduce__(self) -> tuple[Callable[..., RpcError], tuple[Any, ...]]:
-        facts = {k: v for k, v in self.__dict__.items() if k not in ("message", "status", "extra")}
-        return _rebuild_business, (type(self), self.status, self.message, self.extra, facts)
-
-
-def _rebuild_business(
-    cls: type[BusinessError], status: int, message: str, extra: dict[str, str], facts: dict[str, Any]
-) -> BusinessError:
-    return cls(status, message, extra, **facts)
 
 
 # What a type number of the peer means as a canonical code.

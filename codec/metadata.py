@@ -13,13 +13,14 @@ class Metadata(MutableMapping[str, str]):
     """Metadata of a call: strings by name, in order; a name may stand more than once.
 
     Names compare without regard to case, as gRPC lowers them and TTHeader does not. Indexing gives the last value of a name, as a
-    repeated TTHeader block overrides an earlier one; `get_all` gives all.
+    repeated TTHeader block overrides an earlier one; `get_all` gives all. Two Metadata are equal when each name has the same values
+    in the same order.
     """
 
     __slots__ = ("_items",)
 
     def __init__(self, items: _Pairs = ()) -> None:
-        pairs = items.items() if isinstance(items, Mapping) else items
+        pairs = items.pairs() if isinstance(items, Metadata) else items.items() if isinstance(items, Mapping) else items
         self._items: list[tuple[str, str]] = [(str(name), str(value)) for name, value in pairs]
 
     def __getitem__(self, name: str) -> str:
@@ -63,6 +64,25 @@ class Metadata(MutableMapping[str, str]):
     def pairs(self) -> list[tuple[str, str]]:
         """All names and values as they were given, repeats included."""
         return list(self._items)
+
+    def copy(self) -> Metadata:
+        """A Metadata with the same pairs, to be changed on its own."""
+        return Metadata(self)
+
+    __copy__ = copy
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Mapping):
+            return NotImplemented
+        return self._by_name() == (other if isinstance(other, Metadata) else Metadata(other))._by_name()
+
+    __hash__ = None  # type: ignore[assignment]  # it can change
+
+    def _by_name(self) -> dict[str, list[str]]:
+        values: dict[str, list[str]] = {}
+        for name, value in self._items:
+            values.setdefault(name.lower(), []).append(value)
+        return values
 
     def __repr__(self) -> str:
         return f"Metadata({self._items!r})"

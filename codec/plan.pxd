@@ -9,7 +9,8 @@ from codec.buffer cimport Cursor, WriteBuffer
 
 
 cdef struct TypeNode:
-    # One type of the IDL, as the readers and writers want it. Pointers to Python objects are borrowed from `FieldTable.keep`.
+    # One type of the IDL, as the readers and writers want it. Pointers to Python objects are borrowed from
+    # `FieldTable.keep`.
     uint8_t kind            # what to read and write: an enum and an i32, a string and a binary differ here
     uint8_t wire            # how the wire announces it
     uint8_t frozen          # its Python value must be hashable: it is in a set or the key of a map
@@ -46,6 +47,7 @@ cdef class FieldTable:
     cdef int linked
     cdef int16_t* by_id     # for ids from 0 to by_id_size - 1: position in `nodes`, or -1
     cdef int by_id_size
+    cdef int unindexed      # some ids are beyond the table
     cdef list keep          # owns what the nodes point to
     cdef readonly str name
     cdef readonly tuple fields

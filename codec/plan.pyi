@@ -23,7 +23,6 @@ class FieldTable:
     def names(self) -> tuple[str, ...]: ...
 
 @final
-@disjoint_base
 class StructPlan(FieldTable):
     """Instances of one struct class ⇄ bytes."""
 
@@ -43,7 +42,6 @@ class ArgsPlan(FieldTable):
     def dumps(self, args: tuple[Any, ...]) -> bytes: ...
 
 @final
-@disjoint_base
 class ResultPlan(FieldTable):
     """The result of one method, or an exception that it declares ⇄ bytes."""
 
@@ -53,7 +51,6 @@ class ResultPlan(FieldTable):
     def dumps_exception(self, exc: BaseException) -> bytes | None: ...
 
 @final
-@disjoint_base
 class EnumTable:
     """Numbers ⇄ members of one enum; made by plans."""
 

@@ -1,24 +1,27 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False, auto_pickle=False
 """Compiled field tables: struct ⇄ Thrift binary, the hottest code of weego.
 
-How it works. `define` turns the field table of a struct into a `StructPlan`: a C array with, for each field, its id, its wire
-type, the offset of its slot in the object, and the tree of its type. Decoding allocates the object and stores values through the
-offsets; encoding reads them the same way. No dict, no attribute lookup, no Python call per field. Arguments are the same thing
-with a tuple for the object, for a tuple's items have offsets too.
+How it works. `define` turns the field table of a struct into a `StructPlan`: a C array with, for each field, its id,
+its wire type, the offset of its slot in the object, and the tree of its type. Decoding allocates the object and
+stores values through the offsets; encoding reads them the same way. No dict, no attribute lookup, no Python call per
+field. Arguments are the same thing with a tuple for the object, for a tuple's items have offsets too.
 
 The rules, each with a test:
 
-1.  Nothing is believed. A read compares with `c.end` first; a count times the smallest size of an element must fit in what is
-    left before a container is made, and even then only PREALLOCATE places are made ahead of the elements.
-2.  Depth is bounded twice. Structs nest at most MAX_DEPTH deep in both directions (containers between them are as deep as the
-    IDL says, no deeper); what is skipped is passed over by a loop with a stack of its own, MAX_DEPTH levels of all kinds.
-3.  An unknown field, and a known one that comes with another wire type, is skipped, as Kitex and Apache do. A container whose
-    elements are announced with another type is an error, unless it is empty.
-4.  Exceptions are made by `cls.__new__`: one that comes from the bare allocator has no `args` and crashes the interpreter.
+1.  Nothing is believed. A read compares with `c.end` first; a count times the smallest size of an element must fit in
+    what is left before a container is made, and even then only PREALLOCATE places are made ahead of the elements.
+2.  Depth is bounded twice. Structs nest at most MAX_DEPTH deep in both directions (containers between them are as
+    deep as the IDL says, no deeper); what is skipped is passed over by a loop with a stack of its own, MAX_DEPTH
+    levels of all kinds.
+3.  An unknown field, and a known one that comes with another wire type, is skipped, as Kitex and Apache do. A
+    container whose elements are announced with another type is an error, unless it is empty.
+4.  Exceptions are made by `cls.__new__`: one that comes from the bare allocator has no `args` and crashes the
+    interpreter.
 5.  Each slot is filled when decoding ends. A slot that is not (an attribute was deleted) encodes like None.
-6.  A container is held while its elements are encoded, and each element too; should one change size meanwhile, EncodeError.
-7.  Errors name the whole path, `Request.items[3].name`. It costs nothing before it is needed: the frames of the readers and
-    writers are a linked list on the C stack.
+6.  A container is held while its elements are encoded, and each element too; should one change size meanwhile,
+    EncodeError.
+7.  Errors name the whole path, `Request.items[3].name`. It costs nothing before it is needed: the frames of the
+    readers and writers are a linked list on the C stack.
 8.  A failed encode leaves the buffer as it was.
 """
 
@@ -32,7 +35,8 @@ from cpython.object cimport PyObject, PyTypeObject
 from cpython.ref cimport Py_INCREF
 from cpython.set cimport PyAnySet_Check, PySet_Add, PySet_Size
 from cpython.tuple cimport PyTuple_Check, PyTuple_GET_SIZE
-from libc.stdint cimport INT8_MAX, INT8_MIN, INT16_MAX, INT16_MIN, INT32_MAX, INT32_MIN, int16_t, int32_t, int64_t, uint8_t, uint64_t
+from libc.stdint cimport INT8_MAX, INT8_MIN, INT16_MAX, INT16_MIN, INT32_MAX, INT32_MIN
+from libc.stdint cimport int16_t, int32_t, int64_t, uint8_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
@@ -60,12 +64,16 @@ cdef extern from *:
     #define weego_slot(base, offset) ((PyObject **)((char *)(base) + (offset)))
     /* The call says "not zero", and in some versions means 1, when an exception is set. */
     #define weego_enter_recursion(where) (Py_EnterRecursiveCall(where) ? -1 : 0)
+    static inline uint64_t weego_fold(uint64_t a, uint64_t b) {
+        unsigned __int128 product = (unsigned __int128)a * b;
+        return (uint64_t)product ^ (uint64_t)(product >> 64);
+    }
     #define weego_tuple_offset(i) ((Py_ssize_t)(offsetof(PyTupleObject, ob_item) + (i) * sizeof(PyObject *)))
     #define weego_allocates_plainly(cls, base) \\
         (((PyTypeObject *)(cls))->tp_new == ((PyTypeObject *)(base))->tp_new \\
          && ((PyTypeObject *)(cls))->tp_alloc == PyType_GenericAlloc)
 
-    /* A str from UTF-8. Eight bytes at a time tell ASCII, which needs no decoder; NULL with UnicodeDecodeError otherwise. */
+    /* A str from UTF-8. Eight bytes at a time tell ASCII, which needs no decoder. NULL: UnicodeDecodeError is set. */
     static inline PyObject *weego_text(const char *s, Py_ssize_t n) {
         Py_ssize_t i = 0;
         PyObject *text;
@@ -125,6 +133,7 @@ cdef extern from *:
     void decref "Py_DECREF"(PyObject* v) noexcept
     int same_value "PyObject_RichCompareBool"(object a, object b, int op) except -1
     PyObject* type_attribute "_PyType_Lookup"(PyTypeObject* cls, object name) noexcept
+    uint64_t fold "weego_fold"(uint64_t a, uint64_t b) noexcept
     int enter_recursion "weego_enter_recursion"(const char* where) except -1
     void leave_recursion "Py_LeaveRecursiveCall"() noexcept
     PyObject* PyTrue "Py_True"
@@ -139,7 +148,7 @@ cdef enum:
     PREALLOCATE = 1024
     # Room that a writer finds when it is called: a field's header and the largest value of fixed size, rounded up.
     HEADROOM = 24
-    # A field ids up to this one is found through a table, larger and negative ones by search.
+    # A field whose id is up to this one is found through a table, larger and negative ones by search.
     MAX_INDEXED_ID = 1023
     # Enum numbers up to this one are found through a tuple, others through a dict.
     MAX_DENSE_ENUM = 255
@@ -193,7 +202,8 @@ cdef enum ErrorKind:
 assert MAX_DEPTH == DEPTH
 
 cdef dict KINDS = {
-    "bool": BOOL, "byte": BYTE, "i16": I16, "i32": I32, "i64": I64, "double": DOUBLE, "string": STRING, "binary": BINARY, "uuid": UUID
+    "bool": BOOL, "byte": BYTE, "i16": I16, "i32": I32, "i64": I64, "double": DOUBLE,
+    "string": STRING, "binary": BINARY, "uuid": UUID,
 }
 cdef dict ZEROS = {
     "bool": False, "byte": 0, "i16": 0, "i32": 0, "i64": 0, "double": 0.0, "string": "", "binary": b"", "uuid": None
@@ -202,7 +212,7 @@ cdef object UUID_CLASS = uuid.UUID
 cdef str PLAN_NAME = "__plan__"
 
 
-# ---------------------------------------------------------------------------------------------------------------- errors
+# -------------------------------------------------------------------------------------------------------------- errors
 
 
 cdef str shown_key(PyObject* key):
@@ -259,7 +269,7 @@ cdef int mistyped(Frame* frame, str expected, PyObject* value) except -1:
     return unfit(frame, f"expected {expected}, got {type(<object>value).__name__}")
 
 
-# -------------------------------------------------------------------------------------------------------------- skipping
+# ------------------------------------------------------------------------------------------------------------ skipping
 
 
 cdef struct Level:
@@ -390,7 +400,7 @@ cdef int skip(Cursor* c, uint8_t wire, Frame* frame) except -1:
             break
 
 
-# -------------------------------------------------------------------------------------------------------------- decoding
+# ------------------------------------------------------------------------------------------------------------ decoding
 
 
 cdef FieldNode* find(FieldTable table, int16_t id) noexcept:
@@ -399,7 +409,8 @@ cdef FieldNode* find(FieldTable table, int16_t id) noexcept:
     if 0 <= id < table.by_id_size:
         i = table.by_id[id]
         return NULL if i < 0 else &table.nodes[i]
-    if 0 <= id <= MAX_INDEXED_ID:
+    # A peer may send many fields that are unknown here: no search, unless there is something to find.
+    if 0 <= id <= MAX_INDEXED_ID or not table.unindexed:
         return NULL
     for i in range(table.count):
         if table.nodes[i].id == id:
@@ -606,7 +617,8 @@ cdef PyObject* read_value(TypeNode* t, Cursor* c, Frame* frame) except NULL:
 
 
 cdef int not_utf8(Frame* frame, const uint8_t* p, Py_ssize_t n) except -1:
-    """Say where a string stops being UTF-8. The decoder's own error, which holds a copy of all the bytes, is dropped."""
+    """Say where a string stops being UTF-8. The decoder's own error, which holds a copy of all the bytes, is
+    dropped."""
     PyErr_Clear()
     try:
         PyBytes_FromStringAndSize(<char*>p, n).decode()
@@ -747,7 +759,7 @@ cdef PyObject* read_map(TypeNode* t, Cursor* c, Frame* up) except NULL:
     return <PyObject*>items
 
 
-# -------------------------------------------------------------------------------------------------------------- encoding
+# ------------------------------------------------------------------------------------------------------------ encoding
 
 
 cdef int write_fields(FieldTable table, void* base, WriteBuffer out, Frame* frame) except -1:
@@ -1071,7 +1083,7 @@ cdef int write_map(TypeNode* t, object items, WriteBuffer out, Frame* up) except
     return 0
 
 
-# ------------------------------------------------------------------------------------------------------------- compiling
+# ----------------------------------------------------------------------------------------------------------- compiling
 
 
 cdef object _FrozenMap = None
@@ -1111,11 +1123,9 @@ cdef class EnumTable:
         else:
             found = self.by_number.get(number)
         if found is None:
-            try:
-                # stub.Enum makes a member of an unknown number and forgets it: a peer must not make this process grow.
-                found = self.cls(number)
-            except ValueError:
-                found = None
+            # stub.Enum makes a member of an unknown number and forgets it: a peer must not make this process grow.
+            # Not by a call of the class, which from Python 3.12 on means something else when an enum has no members.
+            found = self.cls._missing_(number)
         if found is None:
             broken(frame, INVALID_DATA, f"{number} is not a {self.cls.__name__}")
         Py_INCREF(found)
@@ -1199,7 +1209,8 @@ cdef inline StructPlan plan_of(object cls):
 
 
 cdef object undefined(object cls):
-    return TypeError(f"{cls.__module__}.{cls.__qualname__} has no field table: stub.define({cls.__name__}, ...) is missing")
+    name = f"{cls.__module__}.{cls.__qualname__}"
+    return TypeError(f"{name} has no field table: stub.define({cls.__name__}, ...) is missing")
 
 
 cdef class FieldTable:
@@ -1211,6 +1222,7 @@ cdef class FieldTable:
         self.count = 0
         self.by_id_size = 0
         self.linked = False
+        self.unindexed = False
         self.keep = []
         self.name = ""
         self.fields = ()
@@ -1234,7 +1246,8 @@ cdef class FieldTable:
         self.names = tuple([field.name for field in fields])
         for field in fields:
             if field.id in seen:
-                raise ValueError(f"{self.name}: fields {seen[field.id]!r} and {field.name!r} have the same id {field.id}")
+                other = seen[field.id]
+                raise ValueError(f"{self.name}: fields {other!r} and {field.name!r} have the same id {field.id}")
             seen[field.id] = field.name
             if top < field.id <= MAX_INDEXED_ID:
                 top = field.id
@@ -1256,6 +1269,8 @@ cdef class FieldTable:
             node.requiredness = int(field.requiredness)
             if 0 <= field.id <= top:
                 self.by_id[<int>field.id] = <int16_t>i
+            else:
+                self.unindexed = True
             node.absent = FILL_VALUE
             filler = None
             if field.factory is not None:
@@ -1291,11 +1306,12 @@ cdef class FieldTable:
 
 
 cdef object zero_of_enum(object cls):
-    """What an absent enum field reads as, in Kitex and here: number 0, whether the IDL names it or not."""
-    try:
-        return cls(0)
-    except ValueError:
-        return None
+    """What an absent enum field reads as, in Kitex and here: number 0, whether the IDL names it or not. None for an
+    enum without members, as emitted constructors have it."""
+    for member in cls.__members__.values():
+        if member == 0:
+            return member
+    return cls._missing_(0) if cls.__members__ else None
 
 
 cdef tuple slot_offsets(object cls, tuple fields):
@@ -1400,7 +1416,8 @@ cdef object loads_with(FieldTable table, object data):
     else:
         value = (<ResultPlan>table).decode(&c)
     if c.p != c.end:
-        raise ProtocolError(f"{table.name}: {left(&c)} bytes behind the end of the struct", ProtocolErrorKind.INVALID_DATA)
+        reason = f"{table.name}: {left(&c)} bytes behind the end of the struct"
+        raise ProtocolError(reason, ProtocolErrorKind.INVALID_DATA)
     return value
 
 
@@ -1513,7 +1530,8 @@ cdef class ResultPlan(FieldTable):
         return 0
 
     cdef int encode_exception(self, object exc, WriteBuffer out) except -1:
-        """Append a result struct with `exc` and return 1; return 0, nothing written, when the IDL does not declare it."""
+        """Append a result struct with `exc` and return 1; return 0, nothing written, when the IDL does not declare
+        it."""
         cdef int i
         cdef PyTypeObject* actual = type_of(<PyObject*>exc)
         cdef PyTypeObject* declared
@@ -1572,52 +1590,70 @@ cdef class ResultPlan(FieldTable):
         return PyBytes_FromStringAndSize(<char*>out.p, out.n)
 
 
-# ---------------------------------------------------------------------------------------------------------------- values
+# -------------------------------------------------------------------------------------------------------------- values
 
 
-cdef enum:
-    # Mixing steps of xxHash, which CPython's tuples use too.
-    ROTATE = 31
-
-cdef uint64_t MIX_1 = 11400714785074694791ULL
-cdef uint64_t MIX_2 = 14029467366897019727ULL
-cdef uint64_t MIX_5 = 2870177450012600261ULL
+# Values that a peer chose are put into sets, so their hashes must not be foreseeable: with known ones, a megabyte of
+# structs that all collide keeps a worker busy for a minute. The secrets follow PYTHONHASHSEED, as the hash of str
+# does. Nor are ints taken by Python's hash: it is the number modulo 2**61 - 1, so that each i64 has up to eight
+# others like it.
+cdef uint64_t SECRET_1 = <uint64_t><Py_hash_t>hash("weego: first secret of the hash of structs")
+cdef uint64_t SECRET_2 = <uint64_t><Py_hash_t>hash("weego: second secret of the hash of structs")
 
 
 cdef inline uint64_t mix(uint64_t sum, uint64_t lane) noexcept:
-    sum += lane * MIX_2
-    sum = (sum << ROTATE) | (sum >> (64 - ROTATE))
-    return sum * MIX_1
+    return fold(lane ^ SECRET_1, sum ^ SECRET_2)
 
 
-cdef Py_hash_t hash_of(object value) except -1:
-    """Hash by value, also of what Python does not hash: a list, a dict, a set, a bytearray inside a struct."""
-    if PyList_Check(value) or PyDict_Check(value):
-        enter_recursion(" while hashing a value")
-        try:
-            return hash_container(value)
-        finally:
-            leave_recursion()
-    if isinstance(value, set):
-        return hash(frozenset(value))
-    if PyByteArray_Check(value):
-        return hash(bytes(value))
-    return hash(value)
+cdef int add_lane(uint64_t* sum, object value) except -1:
+    """Mix the hash of one value into `sum`: equal values do the same, also those that Python does not hash, like a
+    list."""
+    cdef int overflow = 0
+    cdef int64_t number
+    cdef double real
+    if is_text(<PyObject*>value):
+        sum[0] = mix(sum[0], <uint64_t>hash(value))
+        return 0
+    if is_long(<PyObject*>value):
+        number = long_value(<PyObject*>value, &overflow)
+        sum[0] = mix(sum[0], <uint64_t><Py_hash_t>hash(value) if overflow else <uint64_t>number)
+        return 0
+    if is_float(<PyObject*>value):
+        # 1.0 equals 1. The bounds are exact: powers of two are doubles.
+        real = float_value(<PyObject*>value)
+        if -9223372036854775808.0 <= real < 9223372036854775808.0 and real == <double><int64_t>real:
+            sum[0] = mix(sum[0], <uint64_t><int64_t>real)
+            return 0
+    elif PyList_Check(value) or PyDict_Check(value):
+        sum[0] = mix(sum[0], <uint64_t>container_hash(value))
+        return 0
+    elif isinstance(value, set):
+        value = frozenset(value)
+    elif PyByteArray_Check(value):
+        value = bytes(value)
+    sum[0] = mix(sum[0], <uint64_t><Py_hash_t>hash(value))
+    return 0
 
 
-cdef Py_hash_t hash_container(object value) except -1:
-    cdef uint64_t sum
+cdef Py_hash_t container_hash(object value) except -1:
+    """The hash of a list or a dict."""
+    cdef uint64_t one, all = 0
     cdef object key, item
-    if PyList_Check(value):
-        sum = MIX_5
-        for item in <list>value:
-            sum = mix(sum, <uint64_t>hash_of(item))
-        return settled(sum)
-    sum = MIX_5 + <uint64_t>PyDict_Size(value)
-    for key, item in (<dict>value).items():
-        # Addition, for the order of a dict is not part of its value.
-        sum += mix(mix(MIX_5, <uint64_t>hash(key)), <uint64_t>hash_of(item))
-    return settled(mix(MIX_5, sum))
+    enter_recursion(" while hashing a value")
+    try:
+        if PyList_Check(value):
+            for item in <list>value:
+                add_lane(&all, item)
+        else:
+            for key, item in (<dict>value).items():
+                one = 0
+                add_lane(&one, key)
+                add_lane(&one, item)
+                # Addition, for the order of a dict is not part of its value.
+                all += one
+    finally:
+        leave_recursion()
+    return settled(all)
 
 
 cdef inline Py_hash_t settled(uint64_t sum) noexcept:
@@ -1627,12 +1663,16 @@ cdef inline Py_hash_t settled(uint64_t sum) noexcept:
 
 def value_hash(value):
     """Hash of `value` as a struct's field contributes it: equal values have equal hashes, lists and dicts included."""
-    return hash_of(value)
+    cdef uint64_t sum = 0
+    if PyList_Check(value) or PyDict_Check(value):
+        return container_hash(value)
+    add_lane(&sum, value)
+    return settled(sum)
 
 
 cdef class StructBase:
-    """What all structs have that must be fast: equality, hash and copy by value. It has no fields, so that exceptions can be
-    structs too."""
+    """What all structs have that must be fast: equality, hash and copy by value. It has no fields, so that exceptions
+    can be structs too."""
 
     def __eq__(self, other):
         cdef StructPlan plan
@@ -1667,7 +1707,7 @@ cdef class StructBase:
         cdef StructPlan plan = plan_of(type(self))
         cdef PyObject* value
         cdef object held
-        cdef uint64_t sum = MIX_5
+        cdef uint64_t sum = 0
         cdef int i
         enter_recursion(" while hashing a struct")
         try:
@@ -1675,7 +1715,7 @@ cdef class StructBase:
                 value = slot(<void*><PyObject*>self, plan.nodes[i].offset)[0]
                 if value != NULL:
                     held = <object>value
-                    sum = mix(sum, <uint64_t>hash_of(held))
+                    add_lane(&sum, held)
         finally:
             leave_recursion()
         return settled(sum)

@@ -3,6 +3,8 @@
 
 from codec.buffer cimport ReadBuffer
 
+from codec.errors import ProtocolError
+
 
 cdef class Protocol:
     cdef object receive(self, Cursor* c):
@@ -12,13 +14,21 @@ cdef class Protocol:
         return True
 
     def feed(self, ReadBuffer data not None):
-        """All whole messages in `data`, which keeps the rest. For tests and tools; ProtocolError as from a connection."""
+        """All whole messages in `data`, which keeps the rest. For tests and tools.
+
+        ProtocolError as from a connection; messages before the broken one are returned first, and the next call raises.
+        """
         cdef Cursor c
         messages = []
         while True:
             c.p = data.p + data.head
             c.end = data.p + data.tail
-            message = self.receive(&c)
+            try:
+                message = self.receive(&c)
+            except ProtocolError:
+                if messages:
+                    return messages
+                raise
             data.head = c.p - data.p
             if message is None:
                 return messages

@@ -5,8 +5,9 @@ from codec.buffer cimport Cursor
 from libc.stdint cimport int32_t, uint8_t
 
 cdef enum:
-    # Kitex's and Apache's own depth limit for skipped data (gopkg `defaultRecursionDepth`, Apache `DEFAULT_RECURSION_DEPTH`).
-    MAX_DEPTH = 64
+    # Open structs and containers. Wider than what decoding bears (64 structs, with the IDL's containers between them), so that a
+    # buffered message is never refused here while the same message would be understood in a frame.
+    MAX_LEVELS = 512
 
 
 cdef struct Level:
@@ -19,13 +20,14 @@ cdef struct Level:
 
 cdef struct Scan:
     # State between two calls, so that a message that trickles in is looked at once and not again from its start.
-    Level levels[MAX_DEPTH + 1]
+    Level levels[MAX_LEVELS + 1]
     int depth
     Py_ssize_t skip   # bytes of the value at hand that have yet to arrive and be passed over
+    Py_ssize_t limit  # bytes that no value may exceed
 
 
-# Walk a struct, or one value of wire type `kind`.
-cdef void scan_start(Scan* s) noexcept
-cdef void scan_start_value(Scan* s, uint8_t kind) noexcept
+# Walk a struct, or one value of wire type `kind`; a value that claims to be longer than `limit` bytes is refused at once.
+cdef void scan_start(Scan* s, Py_ssize_t limit) noexcept
+cdef void scan_start_value(Scan* s, uint8_t kind, Py_ssize_t limit) noexcept
 # 1: it ended at c.p. 0: more bytes are needed. -1: ProtocolError was raised.
 cdef int scan(Scan* s, Cursor* c) except -1

@@ -3,10 +3,11 @@
 
 A buffered message carries no length, so its end is known only when its last field is. `scan` is a state machine with a stack of
 its own: it takes what has arrived, remembers where it stood, and goes on with the next bytes. Each byte is seen once; depth is
-bounded; nothing is allocated.
+bounded; nothing is allocated. What a value claims to hold is compared with the limit before any of it has come.
 """
 
 from codec.buffer cimport get32, left
+from libc.stdint cimport int64_t
 
 from codec.errors import ProtocolError, ProtocolErrorKind
 
@@ -36,23 +37,39 @@ cdef inline int fixed_size(uint8_t kind) noexcept:
     return -1
 
 
-cdef void scan_start(Scan* s) noexcept:
+cdef inline int smallest_size(uint8_t kind) noexcept:
+    """The fewest bytes a value takes: a length, a count, a lone STOP."""
+    if kind == STRUCT:
+        return 1
+    if kind == STRING:
+        return 4
+    if kind == LIST or kind == SET:
+        return 5
+    if kind == MAP:
+        return 6
+    return fixed_size(kind)
+
+
+cdef void scan_start(Scan* s, Py_ssize_t limit) noexcept:
     s.depth = 0
     s.levels[0].kind = STRUCT
     s.skip = 0
+    s.limit = limit
 
 
-cdef void scan_start_value(Scan* s, uint8_t kind) noexcept:
+cdef void scan_start_value(Scan* s, uint8_t kind, Py_ssize_t limit) noexcept:
     s.depth = 0
     s.levels[0].kind = LIST
     s.levels[0].key = kind
     s.levels[0].count = 1
     s.skip = 0
+    s.limit = limit
 
 
 cdef int open_value(Scan* s, Cursor* c, uint8_t kind) except -1:
     """Begin a value of type `kind`. 1: taken up (perhaps with bytes to skip, perhaps a level deeper). 0: more bytes are needed."""
     cdef int size = fixed_size(kind)
+    cdef bint fixed
     cdef uint8_t key, value
     cdef int32_t count
     cdef Level* level
@@ -67,11 +84,13 @@ cdef int open_value(Scan* s, Cursor* c, uint8_t kind) except -1:
         count = <int32_t>get32(c.p)
         if count < 0:
             raise ProtocolError(f"negative string length {count}", ProtocolErrorKind.NEGATIVE_SIZE)
+        if count > s.limit:
+            raise ProtocolError(f"a string of {count} bytes is larger than the limit of {s.limit}", ProtocolErrorKind.SIZE_LIMIT)
         c.p += 4
         s.skip = count
         return 1
-    if s.depth == MAX_DEPTH:
-        raise ProtocolError(f"nested deeper than {MAX_DEPTH} levels", ProtocolErrorKind.DEPTH_LIMIT)
+    if s.depth == MAX_LEVELS:
+        raise ProtocolError(f"nested deeper than {MAX_LEVELS} levels", ProtocolErrorKind.DEPTH_LIMIT)
     if kind == STRUCT:
         s.depth += 1
         s.levels[s.depth].kind = STRUCT
@@ -92,6 +111,18 @@ cdef int open_value(Scan* s, Cursor* c, uint8_t kind) except -1:
         raise ProtocolError(f"negative container size {count}", ProtocolErrorKind.NEGATIVE_SIZE)
     if count and (fixed_size(key) < 0 or fixed_size(value) < 0):
         raise ProtocolError(f"unknown wire type {key if fixed_size(key) < 0 else value}", ProtocolErrorKind.INVALID_DATA)
+    if count:
+        size = smallest_size(key)
+        fixed = fixed_size(key) > 0
+        if kind == MAP:
+            size += smallest_size(value)
+            fixed = fixed and fixed_size(value) > 0
+        if <int64_t>count * size > s.limit:
+            raise ProtocolError(f"{count} elements of at least {size} bytes are larger than the limit of {s.limit}",
+                                ProtocolErrorKind.SIZE_LIMIT)
+        if fixed:
+            s.skip = <Py_ssize_t>count * size
+            return 1
     s.depth += 1
     level = &s.levels[s.depth]
     level.kind = MAP if kind == MAP else LIST

@@ -63,9 +63,9 @@ ABSENT: Final = _Absent.ABSENT
 class Field:
     """One field of a struct, an argument of a method, or an exception that a method throws.
 
-    `name` is the Python slot; `wire_name` the IDL's spelling, given if it differs. `default` is an immutable value; a mutable
-    one comes from `factory`. A field that is absent on decode: REQUIRED raises ProtocolError; DEFAULT takes the default, else
-    the zero value of its type (None for structs and uuids); OPTIONAL takes the default, else None.
+    `name` is the Python slot; `wire_name` the IDL's spelling, given if it differs. `default` is an immutable value; a
+    mutable one comes from `factory`. A field that is absent on decode: REQUIRED raises ProtocolError; DEFAULT takes
+    the default, else the zero value of its type (None for structs and uuids); OPTIONAL takes the default, else None.
     """
 
     id: int

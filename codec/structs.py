@@ -1,7 +1,7 @@
 """The classes that emitted code subclasses: Struct, Union, Enum, IdlException, and the map that can be hashed.
 
-Equality, hash and copy of structs are native (`codec.plan.StructBase`); what is seldom called is here. Nothing here asks an
-instance for one of our names without need, because a field of the IDL may have the same name and win.
+Equality, hash and copy of structs are native (`codec.plan.StructBase`); what is seldom called is here. Nothing here
+asks an instance for one of our names without need, because a field of the IDL may have the same name and win.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Struct(StructBase):
         return f"{type(self).__qualname__}({_fields_text(self)})"
 
     def __setstate__(self, state: Any) -> None:
-        """Restore a pickle, also of an older or newer IDL: fields that it lacks get their defaults, others are dropped."""
+        """Restore a pickle, of another version of the IDL too: new fields get their defaults, fields gone are dropped."""
         attributes, slots = state if isinstance(state, tuple) else (state, None)
         cls = type(self)
         for name, value in (slots or {}).items():
@@ -91,9 +91,8 @@ class Union(Struct):
                 raise TypeError(f"{cls.__name__} has no member {name!r}; it has {', '.join(names) or 'none'}")
         given = [name for name, value in members.items() if value is not None]
         if len(given) != 1:
-            raise ValueError(
-                f"{cls.__name__} takes exactly one of {', '.join(names)}; got {' and '.join(given) if given else 'none'}"
-            )
+            got = " and ".join(given) or "none"
+            raise ValueError(f"{cls.__name__} takes exactly one of {', '.join(names)}; got {got}")
         for name in names:
             object.__setattr__(self, name, members.get(name))
 
@@ -159,8 +158,9 @@ def _new_exception(cls: type[IdlException]) -> IdlException:
 class Enum(enum.IntEnum):
     """Base of the emitted enums: ints, and numbers that the IDL does not name are kept.
 
-    `Color(7)` is a member named `UNKNOWN_7` when no member has that number. It equals 7 and every other `Color(7)`, but is a
-    new object each time: it is not remembered, or a peer could make this process grow by sending ever new numbers.
+    `Color(7)` is a member named `UNKNOWN_7` when no member has that number. It equals 7 and every other `Color(7)`,
+    but is a new object each time: it is not remembered, or a peer could make this process grow by sending ever new
+    numbers.
     """
 
     @classmethod

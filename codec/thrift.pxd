@@ -75,15 +75,15 @@ cdef struct Marks:
 
 cdef class ThriftProtocol(Protocol):
     cdef Py_ssize_t max_message
-    cdef Scan progress               # of a buffered message that has not arrived whole
-    cdef Py_ssize_t scanned          # its bytes that `progress` has seen, 0 between messages
-    cdef Py_ssize_t head             # length of its head
+    cdef Scan* progress              # of a buffered message that has not arrived whole; NULL between messages
+    cdef Py_ssize_t scanned          # its bytes that `progress` has seen
 
     cdef Header header               # of the message that `find` found last; None without TTHeader
 
     # 1: found, 0: more bytes are needed.
     cdef int find(self, Cursor* c, Envelope* e) except -1
     cdef int find_end(self, Cursor* c, Envelope* e) except -1
+    cdef void forget_progress(self) noexcept
     cdef Py_ssize_t checked(self, uint32_t size, str what) except -1
 
 

@@ -1,4 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, auto_pickle=False
 """Thrift messages in every framing that Kitex puts on a plain connection.
 
 Each message says for itself how it is framed, so one connection may mix them (Kitex `default_codec.go`, `checkPayload`). With W0 and
@@ -21,7 +21,8 @@ from codec.scan cimport scan, scan_start, scan_start_value
 from codec.ttheader cimport begin_header, end_header, read_header
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.unicode cimport PyUnicode_DecodeUTF8
-from libc.stdint cimport uint32_t
+from libc.stdint cimport INT32_MAX, uint32_t
+from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
 from codec.errors import (
@@ -33,6 +34,7 @@ from codec.errors import (
     ProtocolErrorKind,
     UnknownMethod,
     UnknownService,
+    UsageError,
     application_error,
 )
 from codec.ttheader import StringKey
@@ -63,7 +65,7 @@ cdef str BUSINESS_STATUS = StringKey.BUSINESS_STATUS
 cdef class Route:
     """One method as the codec needs it. `spec` is its MethodSpec; `target` is the owner's own."""
 
-    def __init__(self, spec, target=None):
+    def __cinit__(self, spec, target=None):
         self.spec = spec
         self.name = spec.name.encode()
         self.oneway = spec.oneway
@@ -159,10 +161,13 @@ cdef class ThriftProtocol(Protocol):
 
     def __cinit__(self):
         self.max_message = DEFAULT_MAX_MESSAGE
-        self.scanned = 0
+        self.progress = NULL
+
+    def __dealloc__(self):
+        free(self.progress)
 
     cdef bint between(self) noexcept:
-        return self.scanned == 0
+        return self.progress == NULL
 
     cdef int find(self, Cursor* c, Envelope* e) except -1:
         cdef uint32_t w0, w1
@@ -211,8 +216,8 @@ cdef class ThriftProtocol(Protocol):
             ProtocolErrorKind.BAD_VERSION)
 
     cdef Py_ssize_t checked(self, uint32_t size, str what) except -1:
-        if size > <uint32_t>self.max_message:
-            if <int32_t>size < 0:
+        if <Py_ssize_t>size > self.max_message or size > <uint32_t>INT32_MAX:
+            if size > <uint32_t>INT32_MAX:
                 raise ProtocolError(f"negative length {<int32_t>size} of a {what}", NEGATIVE_SIZE)
             raise ProtocolError(f"{what} of {size} bytes is larger than the limit of {self.max_message}", SIZE_LIMIT)
         return size
@@ -222,29 +227,43 @@ cdef class ThriftProtocol(Protocol):
         cdef Head head
         cdef const uint8_t* p = c.p
         cdef Cursor rest
+        cdef Scan first
+        cdef Scan* s = self.progress
         cdef int done
-        if self.scanned == 0:
+        rest.end = c.end
+        if s == NULL:
             if read_head(&p, c.end, &head) == 0:
                 return 0
-            self.head = self.scanned = p - c.p
-            scan_start(&self.progress)
-        rest.p = c.p + self.scanned
-        rest.end = c.end
+            rest.p = p
+            s = &first
+            scan_start(s, self.max_message)
+        else:
+            rest.p = c.p + self.scanned
         try:
-            done = scan(&self.progress, &rest)
+            done = scan(s, &rest)
+            if rest.p - c.p + s.skip > self.max_message:
+                raise ProtocolError(f"message is larger than the limit of {self.max_message} bytes", SIZE_LIMIT)
         except BaseException:
-            self.scanned = 0
+            self.forget_progress()
             raise
-        self.scanned = rest.p - c.p
-        if self.scanned > self.max_message or self.progress.skip > self.max_message:
-            self.scanned = 0
-            raise ProtocolError(f"message is larger than the limit of {self.max_message} bytes", SIZE_LIMIT)
         if not done:
+            self.scanned = rest.p - c.p
+            if self.progress == NULL:
+                # Only a message that trickles in costs a connection this memory.
+                self.progress = <Scan*>malloc(sizeof(Scan))
+                if self.progress == NULL:
+                    raise MemoryError("no memory to follow a message that arrives in parts")
+                memcpy(self.progress, s, sizeof(Scan))
             return 0
-        self.scanned = 0
+        self.forget_progress()
         e.framing, e.body, e.end = BUFFERED, c.p, rest.p
         c.p = rest.p
         return 1
+
+    cdef void forget_progress(self) noexcept:
+        if self.progress != NULL:
+            free(self.progress)
+            self.progress = NULL
 
 
 # ---- writing -------------------------------------------------------------------------------------------------------
@@ -279,11 +298,15 @@ cdef int begin_message(
     return 0
 
 
-cdef void end_message(WriteBuffer out, Marks* m) noexcept:
+cdef int end_message(WriteBuffer out, Marks* m, Py_ssize_t start) except -1:
+    """Fill in the lengths of the message that began at `start`."""
+    if out.n - start > INT32_MAX:
+        raise EncodeError(f"a message of {out.n - start} bytes; no framing carries more than {INT32_MAX}")
     if m.frame >= 0:
         put32(out.p + m.frame, <uint32_t>(out.n - m.frame - 4))
     if m.packet >= 0:
         end_header(out, m.packet)
+    return 0
 
 
 cdef int write_application_error(WriteBuffer out, int type, str message) except -1:
@@ -331,7 +354,7 @@ cdef tuple read_application_error(Cursor* c):
             c.p += 7
         else:
             c.p += 3
-            scan_start_value(&s, <uint8_t>kind)
+            scan_start_value(&s, <uint8_t>kind, left(c))
             if scan(&s, c) == 0:
                 raise ProtocolError("the exception ends in the middle")
 
@@ -357,11 +380,12 @@ cdef class ThriftServerProtocol(ThriftProtocol):
             if service is not None:
                 methods = self.services.get(service)
                 if methods is None:
-                    # Kitex: an unknown service still finds a method that exists once; we know no more than that it exists.
+                    # Kitex would look for the one service that has the method; a caller that names its service is told instead
+                    # that it is not here.
                     if self.services:
                         return None
                 else:
-                    return (<dict>methods).get(name)
+                    return (<dict?>methods).get(name)
         return self.routes.get(name)
 
     cdef object receive(self, Cursor* c):
@@ -446,6 +470,8 @@ cdef class ThriftServerProtocol(ThriftProtocol):
     cdef int begin(self, Request r, Marks* m, int type, WriteBuffer out, dict strings) except -1:
         cdef dict ints = None
         cdef int32_t header_seqid = 0
+        if r.name is None:
+            raise UsageError("only a Request that was received can be answered")
         if r.framing & TTHEADER:
             ints = {KEY_MSG_TYPE: "2" if type == REPLY else "3"}
             if r.header is not None:
@@ -456,42 +482,53 @@ cdef class ThriftServerProtocol(ThriftProtocol):
         """Write the answer `value`. EncodeError when it does not fit the IDL; the buffer is then as before."""
         cdef Marks m
         cdef Py_ssize_t start = out.n
+        if request.route is None:
+            raise UsageError(f"{request!r}: there is no such method; answer with a failure")
         try:
             self.begin(request, &m, REPLY, out, strings)
             request.route.result.encode_value(value, out)
+            end_message(out, &m, start)
         except BaseException:
             out.truncate(start)
             raise
-        end_message(out, &m)
         return 0
 
     cdef int declared(self, Request request, object error, WriteBuffer out, dict strings) except -1:
         cdef Marks m
         cdef Py_ssize_t start = out.n
+        if request.route is None:
+            raise UsageError(f"{request!r}: there is no such method; answer with a failure")
         try:
             self.begin(request, &m, REPLY, out, strings)
             if request.route.result.encode_exception(error, out) == 0:
                 out.truncate(start)
                 return 0
+            end_message(out, &m, start)
         except BaseException:
             out.truncate(start)
             raise
-        end_message(out, &m)
         return 1
 
     cdef int empty(self, Request request, WriteBuffer out, dict strings) except -1:
         """A reply with nothing in it: what goes with a business status."""
         cdef Marks m
+        cdef Py_ssize_t start = out.n
         self.begin(request, &m, REPLY, out, strings)
         out.append(<const char*>b"\0", 1)
-        end_message(out, &m)
+        end_message(out, &m, start)
         return 0
 
     cdef int fail(self, Request request, int type, str message, WriteBuffer out, dict strings) except -1:
+        """Write an application exception. EncodeError when an info does not fit; the buffer is then as before."""
         cdef Marks m
-        self.begin(request, &m, EXCEPTION, out, strings)
-        write_application_error(out, type, message)
-        end_message(out, &m)
+        cdef Py_ssize_t start = out.n
+        try:
+            self.begin(request, &m, EXCEPTION, out, strings)
+            write_application_error(out, type, message)
+            end_message(out, &m, start)
+        except BaseException:
+            out.truncate(start)
+            raise
         return 0
 
     def write_reply(self, Request request not None, value, WriteBuffer out not None, dict strings=None):
@@ -502,7 +539,7 @@ cdef class ThriftServerProtocol(ThriftProtocol):
         """Write `error` as the method's reply if its IDL declares it; False, and nothing written, if not."""
         return bool(self.declared(request, error, out, strings))
 
-    def write_failure(self, Request request not None, int type, str message, WriteBuffer out not None, dict strings=None):
+    def write_failure(self, Request request not None, int type, str message not None, WriteBuffer out not None, dict strings=None):
         """Write an application exception."""
         self.fail(request, type, message, out, strings)
 
@@ -532,14 +569,12 @@ cdef class ThriftClientProtocol(ThriftProtocol):
         try:
             begin_message(out, &m, self.framing, True, route.name, type, seqid, seqid, ints, strings)
             route.args.encode(args, out)
+            if out.n - start > self.max_message:
+                raise EncodeError(f"the call takes {out.n - start} bytes, more than the limit of {self.max_message}", route.spec.name)
+            end_message(out, &m, start)
         except BaseException:
             out.truncate(start)
             raise
-        end_message(out, &m)
-        if out.n - start > self.max_message:
-            size = out.n - start
-            out.truncate(start)
-            raise EncodeError(f"the call takes {size} bytes, more than the limit of {self.max_message}", route.spec.name)
         if type == CALL:
             self.pending[seqid] = route
         return 0
@@ -570,17 +605,22 @@ cdef class ThriftClientProtocol(ThriftProtocol):
         if route is None:
             raise ProtocolError(f"an answer with sequence id {head.seqid}, which no call waits for")
         if head.type == EXCEPTION:
-            type, message = read_application_error(&body)
-            r.error = application_error(message, type)
+            try:
+                type, message = read_application_error(&body)
+                r.error = application_error(message, type)
+            except ProtocolError as error:
+                r.error = error
         elif head.type != REPLY:
             raise ProtocolError(f"a client takes replies, not messages of type {head.type}")
         elif head.name_size != PyBytes_GET_SIZE(route.name) or (<const char*>head.name)[: head.name_size] != route.name:
             r.error = ApplicationError(
                 f"the answer is for method {(<const char*>head.name)[: head.name_size]!r}, not {route.name!r}",
                 ApplicationErrorType.WRONG_METHOD_NAME)
-        elif header is not None and BUSINESS_STATUS in header.strings and header.strings[BUSINESS_STATUS] != "0":
-            r.error = read_business_status(header.strings)
         else:
+            if header is not None and BUSINESS_STATUS in header.strings:
+                r.error = read_business_status(header.strings)
+                if r.error is not None:
+                    return r
             try:
                 r.value = route.result.decode(&body)
             except Exception as error:
@@ -599,16 +639,31 @@ cdef class ThriftClientProtocol(ThriftProtocol):
 
 
 cdef object read_business_status(dict strings):
+    """The BusinessError that the infos of a reply carry, None when the status is 0, or a ProtocolError that says what is wrong."""
     try:
-        status = int(strings[BUSINESS_STATUS])
+        status = status_number(strings[BUSINESS_STATUS])
+        if status == 0:
+            return None
         extra = json_object(strings.get(StringKey.BUSINESS_EXTRA) or "{}")
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         return ProtocolError(f"the business status of the answer cannot be read: {error}")
     return BusinessError(status, strings.get(StringKey.BUSINESS_MESSAGE, ""), extra)
 
 
-def json_object(text):
-    """The JSON object of strings in `text`; ValueError when it is anything else."""
+cdef object status_number(str text):
+    """The decimal i32 in `text`, read as Go's `strconv.ParseInt` reads it; ValueError when it is anything else."""
+    digits = text[1:] if text[:1] in ("+", "-") else text
+    # The longest i32 has ten digits; zeros may stand before it, but nobody writes more than this.
+    if not (digits.isascii() and digits.isdigit()) or len(digits) > 20:
+        raise ValueError(f"{text[:40]!r} is not a number")
+    status = int(text)
+    if not -0x80000000 <= status <= 0x7FFFFFFF:
+        raise ValueError(f"{status} does not fit in 32 bits")
+    return status
+
+
+cdef object json_object(str text):
+    """The JSON object of strings in `text`; ValueError when it is anything else, RecursionError when it is nested too deep."""
     import json
 
     found = json.loads(text)

@@ -167,7 +167,10 @@ cdef int write_text(WriteBuffer out, object text) except -1:
     try:
         s = PyUnicode_AsUTF8AndSize(text, &n)
     except UnicodeEncodeError:
-        raw = (<str>text).encode("utf-8", "surrogateescape")
+        try:
+            raw = (<str>text).encode("utf-8", "surrogateescape")
+        except UnicodeEncodeError as error:
+            raise EncodeError(f"TTHeader text has no UTF-8 form: {error.reason} at character {error.start}") from None
         s = raw
         n = len(raw)
     if n > MAX_VALUE:
@@ -182,6 +185,7 @@ cdef int write_text(WriteBuffer out, object text) except -1:
 cdef Py_ssize_t begin_header(WriteBuffer out, int32_t seqid, int flags, dict ints, dict strings) except -1:
     """Write a header; EncodeError when an info does not fit. The buffer is as before when it fails."""
     cdef Py_ssize_t start = out.n, info, size, pairs
+    cdef uint16_t key_number
     reserve(out, HEADER_FIXED + 2)
     put32(out.p + start, 0)
     put16(out.p + start + 4, MAGIC)
@@ -208,8 +212,12 @@ cdef Py_ssize_t begin_header(WriteBuffer out, int32_t seqid, int flags, dict int
         if ints:
             write_count(out, BLOCK_INTS, len(ints))
             for number, value in ints.items():
+                try:
+                    key_number = number
+                except (OverflowError, TypeError):
+                    raise EncodeError(f"TTHeader int keys are numbers from 0 to {MAX_VALUE}, got {number!r}") from None
                 reserve(out, 2)
-                put16(out.p + out.n, <uint16_t>number)
+                put16(out.p + out.n, key_number)
                 out.n += 2
                 write_text(out, value)
         size = out.n - info

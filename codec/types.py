@@ -1,7 +1,8 @@
 """The types an IDL can name, as plain descriptors: what `idlc` emits and what plans are compiled from.
 
-A descriptor says nothing about one wire format; the table `WIRE` at the end does, for Thrift's binary protocol. Descriptors are
-immutable, compare by value and are cheap to share. Typedefs are gone by now: the emitter resolves them. `void` is None.
+A descriptor says nothing about one wire format; the table `WIRE` at the end does, for Thrift's binary protocol.
+Descriptors are immutable, compare by value and are cheap to share. Typedefs are gone by now: the emitter resolves
+them. `void` is None.
 """
 
 from __future__ import annotations
@@ -164,8 +165,8 @@ WIRE: Final[dict[str, WireType]] = {
     "uuid": WireType.UUID,
 }
 
-# The fewest bytes a value of a wire type can take: a length or a count, a lone STOP. What a container says it holds, times this,
-# must be there before anything is made of it.
+# The fewest bytes a value of a wire type can take: a length or a count, a lone STOP. What a container says it holds,
+# times this, must be there before anything is made of it.
 _MIN_SIZE: Final[dict[WireType, int]] = {
     WireType.BOOL: 1,
     WireType.BYTE: 1,

@@ -13,9 +13,7 @@ from idlc.errors import Position, Source
 Requiredness = Literal["default", "required", "optional"]
 StructKind = Literal["struct", "union", "exception"]
 
-BASE_TYPES = frozenset(
-    {"bool", "byte", "i8", "i16", "i32", "i64", "double", "string", "binary", "uuid", "slist"}
-)
+BASE_TYPES = frozenset({"bool", "byte", "i8", "i16", "i32", "i64", "double", "string", "binary", "uuid", "slist"})
 
 
 @dataclass(frozen=True, slots=True)

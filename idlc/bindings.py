@@ -56,6 +56,10 @@ class Bindings:
             self._imports.setdefault("builtins", {}).setdefault(name, set()).add(local)
         return local
 
+    def means_builtin(self, name: str, hidden: Collection[str]) -> bool:
+        """Does the plain name still mean the builtin?"""
+        return name not in hidden and self._owners.get(name, ("builtins", name)) == ("builtins", name)
+
     def _local(self, thing: tuple[str, str], wished: str, hidden: Collection[str]) -> str:
         local = wished
         while (

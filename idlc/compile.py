@@ -9,7 +9,6 @@ from __future__ import annotations
 import ast as python
 import contextlib
 import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,9 +59,7 @@ def compile_files(
         OSError: the output cannot be written.
     """
     report = Report()
-    programs = resolve(
-        [os.fspath(path) for path in paths], [os.fspath(path) for path in include_dirs], report, dialect
-    )
+    programs = resolve([os.fspath(path) for path in paths], [os.fspath(path) for path in include_dirs], report, dialect)
     report.raise_errors()
     output = _Output(Path(out), report)
     _emit_all(programs, [os.path.realpath(path) for path in paths], output, names, version)
@@ -118,9 +115,7 @@ def _emit_all(
             output.add_folder(package[:length])
 
 
-def _package_text(
-    modules: dict[str, list[str]], report: Report, package: tuple[str, ...], *, lazy: bool
-) -> str:
+def _package_text(modules: dict[str, list[str]], report: Report, package: tuple[str, ...], *, lazy: bool) -> str:
     """The `__init__.py` of a package: everything its modules define."""
     given: dict[str, str] = {}
     for module, names in modules.items():
@@ -188,7 +183,7 @@ class _Output:
     def add_folder(self, parts: tuple[str, ...]) -> None:
         """The `__init__.py` that makes a folder a package; one that is there already stays."""
         path = self.root.joinpath(*parts, "__init__.py")
-        if path not in self._texts and not path.exists():
+        if path not in self._texts and (not path.exists() or path.read_bytes() == _FOLDER_TEXT.encode()):
             self._texts[path] = _FOLDER_TEXT
 
     def modules_of(self, package: tuple[str, ...], fresh: set[str]) -> dict[str, list[str]]:
@@ -223,22 +218,15 @@ def _is_ours(path: Path) -> bool:
 
 
 def _replace(path: Path, data: bytes) -> None:
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    """Write beside the file, then put it in its place: nobody ever reads half a file."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-        os.chmod(temporary, 0o666 & ~_umask())
+        temporary.write_bytes(data)
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
-            os.unlink(temporary)
+            temporary.unlink()
         raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 __all__ = ["Compilation", "IdlError", "check_files", "compile_files"]

@@ -33,9 +33,7 @@ _DIGEST_LENGTH: Final = 16
 _Definition = TypeVar("_Definition", model.Alias, model.Const, model.Service)
 
 
-def emit(
-    program: model.Program, places: dict[model.Program, Place], names: Names, report: Report, version: str
-) -> str:
+def emit(program: model.Program, places: dict[model.Program, Place], names: Names, report: Report, version: str) -> str:
     """The text of the module for one file."""
     return _Module(program, places, names, report).text(version)
 
@@ -95,6 +93,7 @@ class _Module:
         plain = [const for const in consts if not makes_structs(const.value)]
         late = [const for const in consts if makes_structs(const.value)]
 
+        self._structs.expect(exported(self._program, self._types.names))
         struct_blocks = [(struct, self._structs.emit(struct)) for struct in structs]
         service_blocks = [block for service in services for block in self._services.emit(service)]
         alias_blocks = [(alias, self._alias(alias)) for alias in aliases]
@@ -111,7 +110,11 @@ class _Module:
             blocks += self._second_names(enum)
         for enum, name in self._types.zeros.items():
             hint = self._bindings.imported("typing", "Final")
-            blocks.append(_Block([f"{name}: {hint} = {self._types.definition(enum)}(0)"], loose=False))
+            blocks.append(
+                _Block(
+                    [f"{name}: {hint} = {self._types.definition(enum)}(0)  # zero, which no member has"], loose=False
+                )
+            )
         for const, lines in plain_blocks:
             blocks.append(_Block(lines, loose=False))
             blocks += self._second_names(const)
@@ -122,6 +125,8 @@ class _Module:
             blocks.append(_Block(lines, loose=False))
             blocks += self._second_names(alias)
         blocks += [_Block(lines, loose=True) for lines in service_blocks]
+        if tables:
+            tables[0][:0] = ["# What the wire says of each class; down here every class has its name."]
         blocks += [_Block(lines, loose=False) for lines in tables]
         for const, lines in late_blocks:
             blocks.append(_Block(lines, loose=False))
@@ -147,7 +152,7 @@ class _Module:
                 hint = self._bindings.imported("typing", "Final")
             else:
                 hint = self._bindings.imported("typing", "TypeAlias")
-            lint = "  # noqa: PYI042" if hint == "TypeAlias" and not other.lstrip("_")[:1].isupper() else ""
+            lint = "" if isinstance(definition, model.Const) else _lint_alias(other)
             blocks.append(_Block([f"{other}: {hint} = {name}{lint}"], loose=False))
         return blocks
 
@@ -181,7 +186,7 @@ class _Module:
         hint = self._bindings.imported("typing", "TypeAlias")
         name = self._types.definition(alias)
         # Linters want type aliases in CamelCase; the name is the IDL's.
-        lint = "" if name.lstrip("_")[:1].isupper() else "  # noqa: PYI042"
+        lint = _lint_alias(name)
         return [f"{name}: {hint} = {self._types.annotation(alias.target)}{lint}", *docstring(alias.doc)]
 
     def _const(self, const: model.Const) -> list[str]:
@@ -207,6 +212,10 @@ def header(version: str, programs: Iterable[model.Program]) -> str:
 def lint_marks(name: str) -> list[str]:
     """What a linter must be told about the name of a module or package: it is that of the IDL."""
     return [] if name.islower() else ["# ruff: noqa: N999"]
+
+
+def _lint_alias(name: str) -> str:
+    return "  # noqa: PYI042" if name.removeprefix("_")[:1].islower() else ""
 
 
 def import_lines(module: str, pairs: Iterable[tuple[str, str]]) -> list[str]:

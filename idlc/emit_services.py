@@ -95,7 +95,10 @@ class Services:
         lines = self._signature(name, [self_name, *parameters], function, hidden, overrides)
         lines += docstring(self._doc(service, function), INDENT * 2)
         invoke = call(
-            f"{self_name}._invoke", self._specs[function], tuple_of(arguments[arg.name] for arg in function.args), timeout
+            f"{self_name}._invoke",
+            self._specs[function],
+            tuple_of(arguments[arg.name] for arg in function.args),
+            timeout,
         )
         if function.result is None:
             return lines + lay_out(invoke, INDENT * 2)
@@ -153,7 +156,7 @@ class Services:
             parts.append("\n".join(["Raises:", *raised]))
         text = "\n\n".join(parts)
         # A docstring that begins with a heading reads oddly.
-        return f"{function.name}.\n\n{text}" if text.startswith(("Args:", "Raises:")) else text
+        return f"Method {function.name}.\n\n{text}" if text.startswith(("Args:", "Raises:")) else text
 
     # The table
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import builtins
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -27,9 +28,18 @@ class Structs:
 
     types: Types
     factories: dict[model.Field, str] = field(default_factory=dict)
+    _later: set[str] = field(default_factory=set)
+
+    def expect(self, names: Iterable[str]) -> None:
+        """Names the module will define, some of them below the classes that use them.
+
+        A type checker reads one that is also a builtin, such as `TimeoutError`, as the builtin until it is defined.
+        """
+        self._later = {name for name in names if hasattr(builtins, name)}
 
     def emit(self, struct: model.Struct) -> list[list[str]]:
         """The functions that make defaults, then the class: each a block of lines."""
+        self._later.discard(self.types.names.top(struct))
         blocks = [] if struct.kind == "union" else [self._factory(struct, each) for each in struct.fields]
         return [block for block in blocks if block] + [self._class(struct)]
 
@@ -44,7 +54,7 @@ class Structs:
         lines += lay_out(_prefixed_slots(slots), INDENT)
         for each in struct.fields:
             name = table[each.name]
-            annotation = self._attribute_type(struct, each, slots)
+            annotation = self._attribute_type(struct, each, {*slots, *self._later})
             hides_ours = name in _OURS[struct.kind]
             ignore = "  # type: ignore[assignment, unused-ignore]" if hides_ours else ""
             lines.append(f"{INDENT}{name}: {annotation}{ignore}")
@@ -75,7 +85,7 @@ class Structs:
         body: list[str] = []
         for each in struct.fields:
             name = table[each.name]
-            annotation = self.types.annotation(each.type, slots)
+            annotation = self.types.annotation(each.type, {*slots, *self._later})
             default = self._immutable_default(struct, each, slots)
             make = None if default is not None else self._make(struct, each, in_body)
             if default is not None:
@@ -94,7 +104,10 @@ class Structs:
                 parameters.append(f"{name}: {annotation}")
                 body.append(f"{self_name}.{name} = {name}")
         if struct.kind == "union":
-            body = lay_out(call("super().__init__", *(f"{name}={name}" for name in slots)))
+            parent, arguments = "super()", [f"{name}={name}" for name in slots]
+            if not self.types.bindings.means_builtin("super", in_body):
+                parent, arguments = self.types.stub("Union", in_body), [self_name, *arguments]
+            body = lay_out(call(f"{parent}.__init__", *arguments))
         lines = lay_out(Group("def __init__(", tuple(parameters), ") -> None:"), INDENT)
         return lines + [INDENT * 2 + line for line in body]
 
@@ -136,7 +149,7 @@ class Structs:
         self.factories[each] = function
         made = self.types.value(each.default, each.type, by_name=False)
         return [
-            f"def {function}() -> {self.types.annotation(each.type)}:",
+            f"def {function}() -> {self.types.annotation(each.type, self._later)}:",
             *lay_out(made if isinstance(made, str) else Group("return " + made.open, made.items, made.close), INDENT),
         ]
 

@@ -117,6 +117,4 @@ def _wrap(line: str, room: int) -> list[str]:
     if len(line) <= room:
         return [line]
     margin = line[: len(line) - len(line.lstrip())]
-    return textwrap.wrap(
-        line, room, subsequent_indent=margin, break_long_words=False, break_on_hyphens=False
-    ) or [line]
+    return textwrap.wrap(line, room, subsequent_indent=margin, break_long_words=False, break_on_hyphens=False) or [line]

@@ -73,9 +73,7 @@ class Loader:
             real = os.path.realpath(path)
             if real in self._chain:
                 circle = [*self._shown[self._chain.index(real) :], path]
-                self.report.error(
-                    "include-circle", "files include each other: " + " -> ".join(circle), include.pos
-                )
+                self.report.error("include-circle", "files include each other: " + " -> ".join(circle), include.pos)
                 continue
             included = self.load(path, include.pos)
             if included is None:

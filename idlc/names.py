@@ -66,6 +66,11 @@ def _is_runtimes(name: str) -> bool:
     return name.startswith("_") and not name.endswith("_")
 
 
+def _is_modules(name: str) -> bool:
+    """`annotations` is what `from __future__ import annotations` binds."""
+    return name == "annotations" or _is_private_or_special(name)
+
+
 def _is_private_or_special(name: str) -> bool:
     """`__x` is mangled inside a class, `__x__` belongs to Python."""
     return name.startswith("__") and not name.endswith("___")
@@ -91,7 +96,7 @@ class Names:
         table = self._tops.get(program)
         if table is None:
             positions = {each.name: each.pos for each in program.definitions}
-            table = self._rename(positions, "definition", "", _is_private_or_special)
+            table = self._rename(positions, "definition", "", _is_modules)
             self._tops[program] = table
         return table
 

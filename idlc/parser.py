@@ -56,7 +56,7 @@ MAX_DOUBLE_DIGITS: Final = 17
 
 _HEADERS: Final = frozenset({"include", "cpp_include", "namespace"})
 _DEFINITIONS: Final = frozenset({"const", "typedef", "enum", "senum", "struct", "union", "exception", "service"})
-_LICENCE: Final = re.compile(r"licen[cs]e|copyright|spdx|apache software foundation", re.IGNORECASE)
+_LICENCE: Final = re.compile(r"licen[cs]ed (to|under)|copyright|spdx-|(apache|mit|bsd) licen[cs]e", re.IGNORECASE)
 
 _Node = TypeVar("_Node")
 
@@ -292,7 +292,11 @@ class _Parser:
             if self._blank_line_between(comment, below) and not (is_doc and not run):
                 break
             if index and "\n" not in self._source.text[previous_end : comment.offset]:
-                # It stands behind the previous item on its line and speaks of that one.
+                # It stands behind the previous item on its line and speaks of that one, unless this one follows at once.
+                begins = self._tokens[index - 1].text in ("(", "{", ",", ";")
+                after = self._source.text[comment.offset + len(comment.text) : self._tokens[index].offset]
+                if begins and not run and "\n" not in after:
+                    run.append(comment)
                 break
             run.append(comment)
             below = comment.offset
@@ -315,7 +319,7 @@ class _Parser:
             return ""
         # `1: i32 a /* about b */ 2: i32 b`: a block comment with more on its line is nobody's for sure.
         rest = self._source.text[first.offset + len(first.text) :].split("\n", 1)[0]
-        if first.text.startswith("/*") and rest.strip() and self._now().text != "}":
+        if first.text.startswith("/*") and rest.strip() and self._now().text not in ("}", ")"):
             return ""
         return _comment_text([first])
 
@@ -605,9 +609,7 @@ class _Parser:
                 self._report.warn("leading-zero", message, self._position(token), f"write {decimal}")
         value = int_value(token.text, octal=self._octal and octal_matters)
         if not -(2**63) <= value < 2**63:
-            self._report.error(
-                "int-range", f"{_shorten(token.text)} does not fit in 64 bits", self._position(token)
-            )
+            self._report.error("int-range", f"{_shorten(token.text)} does not fit in 64 bits", self._position(token))
             return 0
         return value
 
@@ -669,16 +671,18 @@ def _comment_text(comments: list[Comment]) -> str:
             lines = [re.sub(r"^[ \t]*\*+(?!/)[ \t]?", "", line) for line in text[2:-2].split("\n")]
             lines[0] = lines[0].lstrip("*! \t")
             body = [line.rstrip() for line in lines]
+            beside_mark = bool(body[0].strip())
             while body and not body[0].strip():
                 body.pop(0)
             while body and not body[-1].strip(" *"):
                 body.pop()
-            parts.append(_dedent(body))
+            parts.append(_dedent(body, beside_mark=beside_mark))
     return "\n".join(parts).strip()
 
 
-def _dedent(lines: list[str]) -> str:
-    """Take the indentation away that all lines but the first share (the first stands behind the mark)."""
-    rest = [len(line) - len(line.lstrip()) for line in lines[1:] if line.strip()]
-    shared = min(rest, default=0)
-    return "\n".join([lines[0].strip(), *(line[shared:] for line in lines[1:])]) if lines else ""
+def _dedent(lines: list[str], *, beside_mark: bool) -> str:
+    """Take the shared indentation away; a first line beside the comment's mark has none of it."""
+    first = lines[:1] if beside_mark else []
+    rest = lines[len(first) :]
+    shared = min((len(line) - len(line.lstrip()) for line in rest if line.strip()), default=0)
+    return "\n".join([*(line.strip() for line in first), *(line[shared:] for line in rest)])

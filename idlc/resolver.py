@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from idlc import ast, model
-from idlc.errors import Report, TooManyErrors
+from idlc.errors import Diagnostic, Report, TooManyErrors
 from idlc.loader import Loader
 from idlc.parser import Dialect
 from idlc.values import Values
@@ -42,6 +42,9 @@ def resolve(
             _Resolver(report, dialect).resolve(loader.programs)
     except TooManyErrors:
         pass
+    except RecursionError:
+        # Only text made for the purpose has chains of hundreds of includes, typedefs or constants.
+        report.errors.append(Diagnostic("error", "too-deep", "definitions depend on each other in too long a chain"))
     return loader.programs
 
 
@@ -79,6 +82,7 @@ class _Resolver:
         for program in programs:
             self._check_services(program)
         self._check_required_circles(programs)
+        self._check_default_circles(programs)
 
     # Names
 
@@ -229,9 +233,7 @@ class _Resolver:
                 each.requiredness = "optional"
         return fields
 
-    def _fields(
-        self, program: model.Program, trees: Sequence[ast.Field], where: str
-    ) -> tuple[model.Field, ...]:
+    def _fields(self, program: model.Program, trees: Sequence[ast.Field], where: str) -> tuple[model.Field, ...]:
         ids = self._field_ids(trees, where)
         fields: list[model.Field] = []
         names: dict[str, ast.Field] = {}
@@ -242,9 +244,7 @@ class _Resolver:
                 continue
             names[tree.name] = tree
             type_ = self._type(program, tree.type)
-            field = model.Field(
-                number, tree.name, type_, tree.requiredness, None, tree.pos, tree.doc, tree.annotations
-            )
+            field = model.Field(number, tree.name, type_, tree.requiredness, None, tree.pos, tree.doc, tree.annotations)
             if tree.default is not None:
                 self._values.add_default(program, field, tree.default)
             fields.append(field)
@@ -410,6 +410,42 @@ class _Resolver:
                 if isinstance(definition, model.Struct):
                     visit(definition, [])
 
+    def _check_default_circles(self, programs: Iterable[model.Program]) -> None:
+        """A default that makes a struct whose defaults make the first again would never end."""
+        done: set[tuple[model.Struct, frozenset[str]]] = set()
+
+        def make(struct: model.Struct, given: frozenset[str], chain: list[tuple[model.Struct, frozenset[str]]]) -> None:
+            step = (struct, given)
+            if step in chain:
+                names = " -> ".join(each.name for each, _ in [*chain[chain.index(step) :], step])
+                self._report.error("default-circle", f"the defaults of {struct.name} make each other: {names}",
+                                   struct.pos, "leave one of the defaults out")  # fmt: skip
+            if step in done or step in chain:
+                return
+            for field in struct.fields:
+                if field.default is not None and field.name not in given and struct.kind != "union":
+                    walk(field.default, [*chain, step])
+            done.add(step)
+
+        def walk(value: model.Value, chain: list[tuple[model.Struct, frozenset[str]]]) -> None:
+            match model.plain(value):
+                case model.Sequence(items):
+                    for item in items:
+                        walk(item, chain)
+                case model.Mapping(pairs):
+                    for key, item in pairs:
+                        walk(key, chain)
+                        walk(item, chain)
+                case model.Construction(struct, fields):
+                    for _, item in fields:
+                        walk(item, chain)
+                    make(struct, frozenset(field.name for field, _ in fields), chain)
+
+        for program in programs:
+            for definition in program.definitions:
+                if isinstance(definition, model.Struct):
+                    make(definition, frozenset(), [])
+
 
 def find(program: model.Program, name: str) -> model.Definition | None:
     """A definition of this file by name, or of an included one as `file.name`."""
@@ -452,5 +488,3 @@ def _hint(program: model.Program, name: str, candidates: list[str]) -> str | Non
     if prefix and all(included.stem != prefix for included in program.includes):
         return f'no included file is called "{prefix}"'
     return None
-
-

@@ -116,7 +116,7 @@ class Values:
                     message = f"{value} as a bool is {str(value > 0).lower()} to Kitex and {str(bool(value)).lower()}"
                     self.report.warn("odd-bool", message + " to others", tree.pos, "write true or false")
                 return model.Scalar(value > 0)
-            case ("i8" | "i16" | "i32" | "i64"), ast.IntValue(value):
+            case (("i8" | "i16" | "i32" | "i64"), ast.IntValue(value)):
                 bits = _INT_BITS[target.name]
                 if not -(2 ** (bits - 1)) <= value < 2 ** (bits - 1):
                     self.report.error("int-range", f"{value} does not fit in {target.name}", tree.pos)
@@ -166,9 +166,7 @@ class Values:
             self._check_unique(good, tree.items, "set item")
         return model.Sequence(good)
 
-    def _mapping(
-        self, program: model.Program, tree: ast.Value, target: model.MapOf, where: str
-    ) -> model.Value | _Bad:
+    def _mapping(self, program: model.Program, tree: ast.Value, target: model.MapOf, where: str) -> model.Value | _Bad:
         if not isinstance(tree, ast.MapValue):
             return self._misfit(tree, target, where, "write {key: value}")
         pairs: list[tuple[model.Value, model.Value]] = []
@@ -262,7 +260,9 @@ class Values:
         loose = target.member(last) if qualifier else None
         foreign = next((each for each in found if isinstance(each, model.Member)), None)
         if loose is not None and (foreign is None or foreign.member.value == loose.value):
-            message = f'"{tree.name}" is no member of {target.name}; {target.name}.{last} is taken, as Apache Thrift does'
+            message = (
+                f'"{tree.name}" is no member of {target.name}; {target.name}.{last} is taken, as Apache Thrift does'
+            )
             self.report.warn("loose-member", message, tree.pos, f"write {target.name}.{last}")
             return model.Member(target, loose)
         if foreign is not None:
@@ -277,9 +277,7 @@ class Values:
                           f'did you mean "{close[0]}"?' if close else None)  # fmt: skip
         return _BAD
 
-    def _name(
-        self, program: model.Program, tree: ast.NameValue, type_: model.Type, where: str
-    ) -> model.Value | _Bad:
+    def _name(self, program: model.Program, tree: ast.NameValue, type_: model.Type, where: str) -> model.Value | _Bad:
         found = _lookup(program, tree.name)
         if not found:
             candidates = [name for name, each in program.symbols.items() if isinstance(each, model.Const)]
@@ -305,9 +303,7 @@ class Values:
             return model.Reference(thing)
         return self._converted(thing, tree, type_, where)
 
-    def _converted(
-        self, const: model.Const, tree: ast.NameValue, type_: model.Type, where: str
-    ) -> model.Value | _Bad:
+    def _converted(self, const: model.Const, tree: ast.NameValue, type_: model.Type, where: str) -> model.Value | _Bad:
         """A constant of another type: its value, if that value fits the type as well."""
         value = model.plain(const.value)
         target = model.strip(type_)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import _socket
-from typing import NamedTuple
+import os
+from typing import Final, NamedTuple
 
 from codec.errors import UsageError
 
 __all__ = ["Address", "parse"]
+
+# sizeof(sockaddr_un.sun_path), less the zero byte at its end.
+_LONGEST_PATH: Final = 107
 
 
 class Address(NamedTuple):
@@ -37,6 +41,8 @@ def parse(text: str) -> Address:
         path = text.removeprefix("unix://")
         if not path:
             raise UsageError(f"address {text!r} names no path; write unix:///run/name.sock")
+        if len(os.fsencode(path)) > _LONGEST_PATH:
+            raise UsageError(f"address {text!r}: the path is longer than the {_LONGEST_PATH} bytes that the path of a unix socket may have")
         return Address(text, "", 0, path)
     rest = text.removeprefix("tcp://")
     if "://" in rest:

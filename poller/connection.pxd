@@ -5,10 +5,10 @@ from codec.buffer cimport Cursor, ReadBuffer, WriteBuffer
 from codec.protocol cimport Protocol
 from libc.stdint cimport int64_t, uint32_t
 
-from poller.loop cimport Loop, Pollable
+from poller.loop cimport Loop, Pollable, Waiter
 
 
-cdef class Receiver:
+cdef class Receiver(Waiter):
     """Who hears what a Connection has to say. One for many connections on a server, one for each on a client."""
 
     # A whole message arrived. The receiver calls `begin` if it will answer later, and `done` when it has.
@@ -46,7 +46,7 @@ cdef class Connection(Pollable):
     cdef readonly bint finished          # the peer will send no more
     cdef bint closing                    # close as soon as nothing is under way and all is sent
     cdef public bint watch_idle
-    cdef bint processing
+    cdef int64_t processing              # the loop's term in which a message of ours is with the receiver
     cdef bint is_closed
     cdef readonly double last_active
     cdef double partial_since            # when the first byte of an unfinished message came; 0: none
@@ -60,8 +60,11 @@ cdef class Connection(Pollable):
     cdef void begin(self) noexcept
     cdef int done(self) except -1
     cdef int receive(self) except -1
-    cdef int process(self, Cursor* c) except -1
-    cdef int process_input(self) except -1
+    # These three return 0 when another greenlet has gone on with the turn: return at once, touching nothing.
+    cdef int process(self) except -1
+    cdef int process_scratch(self, Py_ssize_t size) except -1
+    cdef int deliver(self, object message) except -1
+    cdef int offend(self, object error) except -1
     cdef bint may_process(self) noexcept
     cdef int settle(self) except -1
     cdef int keep(self, Cursor* c) except -1

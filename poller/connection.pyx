@@ -4,20 +4,21 @@
 Theory of operation
 1. Reading goes into the loop's scratch block when nothing is left over from before; only the beginning of an unfinished message is copied into a
    buffer of the connection's own. An idle connection holds no buffer.
-2. Messages are taken one after the other while `may_process` says so: not while as many calls are under way as the connection allows, and not
+2. The receiver may run user code, which may block: then another greenlet has gone on with the loop's turn, `deliver` says so, and whoever
+   called it returns at once. What is left of the input is safe in `input` before the receiver is called.
+3. Messages are taken one after the other while `may_process` says so: not while as many calls are under way as the connection allows, and not
    while the peer does not take what it is sent. What is left stays in `input` or in the kernel, so the peer is slowed down by TCP itself.
-3. Edge triggering: whoever stops early sets `more`, and `settle` resumes when the reason is gone.
-4. Output is gathered in `output` and sent once a turn. What the kernel does not take waits for EPOLLOUT, which is always registered: with edge
+4. Edge triggering: whoever stops early sets `more`, and `settle` resumes when the reason is gone.
+5. Output is gathered in `output` and sent once a turn. What the kernel does not take waits for EPOLLOUT, which is always registered: with edge
    triggering it costs nothing until it is needed.
-5. A peer that finishes sending (FIN) is answered before the connection is closed. A reset closes at once.
-6. `detach` gives the socket away between two messages, with the bytes already read.
+6. A peer that finishes sending (FIN) is answered before the connection is closed. A reset closes at once, after what came before it was read.
+7. `detach` gives the socket away between two messages, with the bytes already read.
 """
 
 import _socket
-import logging
 import os
 
-from libc.errno cimport EAGAIN, EINTR, errno
+from libc.errno cimport EAGAIN, ECONNRESET, EINTR, errno
 from poller.clock cimport monotonic
 from poller.loop cimport SCRATCH
 
@@ -54,9 +55,8 @@ cdef enum:
     # A spare output buffer larger than this is given back to malloc.
     SPARE_SIZE = 65536
     SPARE_BUFFERS = 64
-
-
-log = logging.getLogger("weego.worker")
+    # Sent bytes at the front of an output buffer that are worth moving the rest over.
+    SENT_WORTH_MOVING = 65536
 
 
 cdef class Receiver:
@@ -102,7 +102,13 @@ cdef class Connection(Pollable):
 
     cdef int ready(self, uint32_t events) except -1:
         if events & EPOLLERR:
-            return self.shut(self.socket_error())
+            if events & EPOLLIN and self.may_process():
+                # A server that refuses a message answers, closes, and so resets: its answer is still there to be read.
+                self.more = True
+                self.receive()
+            if self.fd >= 0 and not self.is_again:
+                self.shut(self.socket_error())
+            return 0
         if events & EPOLLOUT and self.stalled_since:
             self.flush()
             if self.fd < 0:
@@ -125,7 +131,6 @@ cdef class Connection(Pollable):
     cdef int receive(self) except -1:
         cdef Py_ssize_t r, room
         cdef int reads
-        cdef Cursor c
         cdef bint to_end
         for reads in range(READS_PER_TURN):
             to_end = self.more
@@ -150,18 +155,16 @@ cdef class Connection(Pollable):
             self.bytes_in += r
             self.last_active = self.loop.polled
             if self.input is None:
-                c.p = self.loop.scratch
-                c.end = c.p + r
-                self.process(&c)
-                if self.fd < 0:
+                if not self.process_scratch(r):
                     return 0
-                if c.p < c.end:
-                    self.keep(&c)
             else:
                 self.input.tail += r
-                self.process_input()
-                if self.fd < 0:
+                if not self.process():
                     return 0
+            if self.fd < 0:
+                return 0
+            if self.closing:
+                return self.settle()
             if not self.may_process():
                 self.more = True
                 return 0
@@ -179,66 +182,89 @@ cdef class Connection(Pollable):
         self.input.feed(c.p, c.end - c.p)
         return 0
 
-    cdef int process_input(self) except -1:
+    cdef int process_scratch(self, Py_ssize_t size) except -1:
+        """Take a message out of the loop's scratch block; what is behind it goes into a buffer of our own before user code runs."""
         cdef Cursor c
-        c.p = self.input.p + self.input.head
-        c.end = self.input.p + self.input.tail
-        self.process(&c)
-        if self.input is None:
-            return 0
-        self.input.head = c.p - self.input.p
-        if self.input.head == self.input.tail:
-            self.input = None
-        return 0
-
-    cdef int process(self, Cursor* c) except -1:
-        """Take messages out of `c` while that is allowed."""
         cdef object message
-        cdef bint stopped = False
-        self.processing = True
+        c.p = self.loop.scratch
+        c.end = c.p + size
         try:
-            while c.p < c.end:
-                if not self.may_process():
-                    stopped = True
-                    break
-                message = self.protocol.receive(c)
-                if message is None:
-                    break
-                self.partial_since = 0
-                self.receiver.message(self, message)
+            message = self.protocol.receive(&c)
         except ProtocolError as error:
-            self.processing = False
-            self.receiver.broken(self, error)
-            c.p = c.end
-            self.partial_since = 0
-            if self.fd >= 0:
-                self.closing = True
-                self.settle()
+            return self.offend(error)
+        if c.p < c.end:
+            self.keep(&c)
+        if message is None:
+            if self.partial_since == 0:
+                self.partial_since = self.loop.polled
+            return 1
+        self.partial_since = 0
+        if not self.deliver(message):
             return 0
-        except Exception as error:
+        return self.process()
+
+    cdef int process(self) except -1:
+        """Take messages out of `input` while that is allowed."""
+        cdef Cursor c
+        cdef object message
+        while self.input is not None and self.may_process():
+            c.p = self.input.p + self.input.head
+            c.end = self.input.p + self.input.tail
+            try:
+                message = self.protocol.receive(&c)
+            except ProtocolError as error:
+                return self.offend(error)
+            self.input.head = c.p - self.input.p
+            if message is None:
+                if self.partial_since == 0:
+                    self.partial_since = self.loop.polled
+                return 1
+            self.partial_since = 0
+            if self.input.head == self.input.tail:
+                self.input = None
+            if not self.deliver(message):
+                return 0
+        return 1
+
+    cdef int deliver(self, object message) except -1:
+        """Give a message to the receiver, which may run user code, which may block."""
+        cdef Loop loop = self.loop
+        cdef int64_t term = loop.term
+        self.processing = term
+        try:
+            self.receiver.message(self, message)
+        except ProtocolError as error:
+            if loop.term != term:
+                return 0
+            self.processing = 0
+            return self.offend(error)
+        except BaseException as error:
             # A mistake of ours, not of the peer: what state the connection is in nobody knows.
-            self.processing = False
-            c.p = c.end
-            log.exception("serving %r failed", self)
-            return self.shut(error)
-        self.processing = False
-        if not stopped and c.p < c.end and self.partial_since == 0:
-            self.partial_since = self.loop.polled
-        if self.closing:
-            c.p = c.end
+            self.shut(error)
+            raise
+        if loop.term != term:
+            return 0
+        self.processing = 0
+        return 1
+
+    cdef int offend(self, object error) except -1:
+        """The peer broke the rules."""
+        self.input = None
+        self.partial_since = 0
+        # Before anybody is told: a client that hears of it must not take the connection for the next call.
+        self.closing = True
+        self.receiver.broken(self, error)
+        if self.fd >= 0:
             self.settle()
-        return 0
+        return 1
 
     cdef int resume(self) except -1:
         self.is_again = False
-        if self.input is not None and self.may_process():
-            self.process_input()
-        if self.fd >= 0 and self.may_process():
-            if self.more:
-                self.receive()
-            else:
-                self.settle()
-        return 0
+        if self.input is not None and not self.process():
+            return 0
+        if self.fd >= 0 and self.may_process() and self.more:
+            return self.receive()
+        return self.settle()
 
     # ---- calls under way -------------------------------------------------------------------------------------------
 
@@ -249,7 +275,7 @@ cdef class Connection(Pollable):
         """One call is over and its answer, if any, is written."""
         self.busy -= 1
         self.last_active = self.loop.polled
-        if self.fd < 0 or self.processing:
+        if self.fd < 0 or self.processing == self.loop.term:
             return 0
         return self.settle()
 
@@ -328,8 +354,13 @@ cdef class Connection(Pollable):
                     return 0
             if self.more or self.closing or self.finished or self.input is not None:
                 self.settle()
-        elif was_full and self.output.n - self.sent < LOW_WATER:
-            self.settle()
+        else:
+            if self.sent >= SENT_WORTH_MOVING and self.sent * 2 >= self.output.n:
+                # A peer that reads slowly but steadily must not make the buffer grow for ever.
+                self.output.consume(self.sent)
+                self.sent = 0
+            if was_full and self.output.n - self.sent < LOW_WATER:
+                self.settle()
         return 0
 
     # ---- ending ----------------------------------------------------------------------------------------------------
@@ -351,6 +382,8 @@ cdef class Connection(Pollable):
         cdef int fd = self.fd
         self.fd = -1
         self.is_closed = True
+        self.input = None
+        self.output = None
         if fd >= 0:
             close_fd(fd)
         return 0
@@ -425,11 +458,11 @@ cdef class Connection(Pollable):
 
     def socket_error(self):
         """The pending error of the socket as Unavailable."""
-        sock = _socket.socket(fileno=os.dup(self.fd))
+        sock = _socket.socket(fileno=self.fd)
         try:
-            return network_error(sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_ERROR) or 104)
+            return network_error(sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_ERROR) or ECONNRESET)
         finally:
-            sock.close()
+            sock.detach()
 
     def __repr__(self):
         state = "closed" if self.fd < 0 else f"fd {self.fd} {self.peer}"
@@ -441,13 +474,17 @@ cdef object network_error(int number):
 
 
 cdef object peer_name(int fd):
-    sock = _socket.socket(fileno=os.dup(fd))
+    # Never through a copy of the descriptor: there may be no room for one just when somebody needs to know who fills it all.
+    try:
+        sock = _socket.socket(fileno=fd)
+    except OSError:
+        return None
     try:
         address = sock.getpeername()
     except OSError:
         return None
     finally:
-        sock.close()
+        sock.detach()
     return format_address(address)
 
 

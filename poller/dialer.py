@@ -1,18 +1,20 @@
 """Making connections: one way that waits with the hub, and one that blocks the thread.
 
 Both give a connected descriptor with Nagle's delay off, or raise Unavailable with `sent` False: nothing has left, the call may be repeated
-anywhere. Every address a name resolves to is tried in the resolver's order until one answers.
+anywhere. Every address a name resolves to is tried in the resolver's order until one answers; each has its share of the time that is left,
+so that one which never answers does not cost the others their turn.
 """
 
 from __future__ import annotations
 
 import _socket
+import contextlib
 import errno
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
-from codec.errors import DeadlineExceeded, Unavailable
+from codec.errors import Origin, Unavailable
 from poller.address import Address
 from poller.clock import monotonic
 
@@ -23,14 +25,17 @@ _IN_PROGRESS = (errno.EINPROGRESS, errno.EAGAIN, errno.EWOULDBLOCK)
 
 
 def connect_blocking(address: Address, deadline: float) -> int:
-    """A connected, blocking descriptor; waits in this thread until `deadline` (monotonic seconds)."""
+    """A connected, blocking descriptor; waits in this thread until `deadline` (monotonic seconds).
 
-    def finish(sock: _socket.socket, target: Any) -> int:
-        sock.settimeout(_left(address, deadline))
-        try:
-            return sock.connect_ex(target)
-        except TimeoutError:
-            return errno.ETIMEDOUT
+    Only the resolver may take longer: nothing can interrupt it.
+    """
+
+    def finish(sock: _socket.socket, target: Any, seconds: float) -> int:
+        sock.settimeout(seconds)
+        until = monotonic() + seconds
+        error = sock.connect_ex(target)
+        # The socket module says "try again" when its own timeout has passed.
+        return errno.ETIMEDOUT if error in _IN_PROGRESS and monotonic() >= until else error
 
     fd = _first(address, deadline, _socket.getaddrinfo, finish)
     os.set_blocking(fd, True)
@@ -40,56 +45,79 @@ def connect_blocking(address: Address, deadline: float) -> int:
 def connect_with_hub(address: Address, deadline: float, hub: Any) -> int:
     """A connected, non-blocking descriptor; this greenlet waits until `deadline`, the others go on."""
 
-    def finish(sock: _socket.socket, target: Any) -> int:
+    def finish(sock: _socket.socket, target: Any, seconds: float) -> int:
         sock.setblocking(False)
         error = sock.connect_ex(target)
-        if error not in _IN_PROGRESS:
-            return error
         if error != errno.EINPROGRESS:
-            return error  # a unix socket whose queue is full: there is nothing to wait for
-        if not _wait_writable(hub, sock.fileno(), _left(address, deadline)):
+            return error  # "try again" is a unix socket whose queue is full: there is nothing to wait for
+        if not _wait_writable(hub, sock.fileno(), seconds):
             return errno.ETIMEDOUT
         return sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_ERROR)
 
-    return _first(address, deadline, hub.resolver.getaddrinfo, finish)
+    def resolve(*query: Any) -> Any:
+        from gevent.timeout import Timeout
+
+        # An address in figures needs no resolver, whose threads cost more than the connection.
+        with contextlib.suppress(OSError):
+            return _socket.getaddrinfo(*query, 0, _socket.AI_NUMERICHOST)
+        with Timeout(max(0.0, deadline - monotonic()), _OutOfTime):
+            return hub.resolver.getaddrinfo(*query)
+
+    return _first(address, deadline, resolve, finish)
+
+
+class _OutOfTime(OSError):
+    """The resolver was not done in time."""
+
+    def __init__(self, *_: object) -> None:
+        super().__init__(errno.ETIMEDOUT, "no answer in time")
 
 
 def _first(
-    address: Address, deadline: float, resolve: Callable[..., Any], finish: Callable[[_socket.socket, Any], int]
+    address: Address, deadline: float, resolve: Callable[..., Any], finish: Callable[[_socket.socket, Any, float], int]
 ) -> int:
     last = "no address"
-    for family, target in _targets(address, resolve):
-        sock = _socket.socket(family, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
+    targets = _targets(address, resolve)
+    for index, (family, target) in enumerate(targets):
+        left = deadline - monotonic()
+        if left <= 0:
+            last = "no answer in time"
+            break
         try:
-            error = finish(sock, target)
-            if error == 0:
+            sock = _socket.socket(family, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
+        except OSError as error:  # out of descriptors, or a family this machine does not have
+            last = _reason(error)
+            continue
+        try:
+            number = finish(sock, target, left / (len(targets) - index))
+            if number == 0:
                 if family != _socket.AF_UNIX:
                     sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
                 return sock.detach()
+            last = "no answer in time" if number == errno.ETIMEDOUT else os.strerror(number).lower()
+        except OSError as error:
+            last = _reason(error)
         finally:
             sock.close()
-        if error == errno.ETIMEDOUT:
-            _left(address, deadline)  # raises when it was our deadline and not the kernel's
-        last = os.strerror(error).lower()
-    raise Unavailable(f"cannot connect to {address.text}: {last}", sent=False, instance=address.text)
+    raise _failure(address, f"cannot connect to {address.text}: {last}")
 
 
-def _targets(address: Address, resolve: Callable[..., Any]) -> Iterable[tuple[int, Any]]:
+def _targets(address: Address, resolve: Callable[..., Any]) -> list[tuple[int, Any]]:
     if address.is_unix:
         return [(int(_socket.AF_UNIX), address.path)]
     try:
         found = resolve(address.host, address.port, address.family, _socket.SOCK_STREAM)
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise Unavailable(f"cannot resolve {address.host!r}: {reason}", sent=False, instance=address.text) from None
+    except (OSError, UnicodeError) as error:
+        raise _failure(address, f"cannot resolve {address.host!r}: {_reason(error)}") from None
     return [(int(entry[0]), entry[4]) for entry in found]
 
 
-def _left(address: Address, deadline: float) -> float:
-    left = deadline - monotonic()
-    if left <= 0:
-        raise DeadlineExceeded(f"no connection to {address.text} in time", instance=address.text)
-    return left
+def _reason(error: Exception) -> str:
+    return (getattr(error, "strerror", None) or str(error)).lower()
+
+
+def _failure(address: Address, text: str) -> Unavailable:
+    return Unavailable(text, sent=False, instance=address.text, origin=Origin.NETWORK)
 
 
 def _wait_writable(hub: Any, fd: int, seconds: float) -> bool:

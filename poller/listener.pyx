@@ -10,9 +10,7 @@ import logging
 import os
 import _socket
 
-from libc.errno cimport (
-    EAGAIN, ECONNABORTED, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, EPROTO, errno,
-)
+from libc.errno cimport EAGAIN, ECONNABORTED, EINTR, EMFILE, ENFILE, EPROTO, errno
 
 cdef extern from "<sys/socket.h>":
     enum:
@@ -20,6 +18,9 @@ cdef extern from "<sys/socket.h>":
         SOCK_CLOEXEC
     int accept4(int fd, void* address, void* size, int flags) nogil
     int setsockopt(int fd, int level, int option, const void* value, unsigned int size)
+
+cdef extern from "<unistd.h>":
+    int getpid()
 
 cdef extern from "<netinet/in.h>":
     enum:
@@ -49,7 +50,7 @@ cdef class Listener:
     """Accepts connections of the listening, non-blocking socket `fd`, which it does not own.
 
     `accepted(fd)` gets each new descriptor, non-blocking and without Nagle's delay. `may_accept()` is asked before each; while it says no
-    the listener leaves the queue to the other processes.
+    the listener leaves the queue to the other processes. In a forked child it stops by itself: the parent serves.
     """
 
     cdef readonly int fd
@@ -62,12 +63,14 @@ cdef class Listener:
     cdef double pause
     cdef double complained
     cdef int is_tcp
+    cdef int pid
 
     def __init__(self, hub not None, int fd, accepted not None, may_accept=None):
         self.hub = hub
         self.fd = fd
         self.accepted = accepted
         self.may_accept = may_accept
+        self.pid = getpid()
         self.pause = FIRST_PAUSE
         self.complained = -COMPLAIN_EVERY
         sock = _socket.socket(fileno=fd)
@@ -125,6 +128,9 @@ cdef class Listener:
 
     def on_ready(self):
         cdef int taken
+        if self.pid != getpid():
+            self.stop()
+            return
         for taken in range(ACCEPTS_PER_WAKE):
             if not self.active:
                 return
@@ -149,10 +155,8 @@ cdef class Listener:
                 return False
             if errno in (EINTR, ECONNABORTED, EPROTO):
                 return True
-            if errno in (EMFILE, ENFILE, ENOBUFS, ENOMEM):
-                self.complain(errno)
-                return False
-            raise OSError(errno, os.strerror(errno))
+            self.complain(errno)
+            return False
         self.pause = FIRST_PAUSE
         if self.is_tcp:
             setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one))
@@ -166,10 +170,10 @@ cdef class Listener:
         now = self.hub.loop.now()
         if now - self.complained >= COMPLAIN_EVERY:
             self.complained = now
-            log.error(
-                "cannot accept: %s; raise the limit of open files (ulimit -n) or lower [limits] max_connections",
-                errors.errorcode.get(number, number),
-            )
+            advice = ""
+            if number in (EMFILE, ENFILE):
+                advice = "; raise the limit of open files (ulimit -n) or lower [limits] max_connections"
+            log.error("cannot accept: %s (%s)%s", os.strerror(number), errors.errorcode.get(number, number), advice)
         if self.active:
             self.rest(self.pause)
         self.pause = min(self.pause * 2, LAST_PAUSE)

@@ -23,6 +23,18 @@ cdef class Pollable:
     cdef int abandon(self) except -1     # in a forked child: close our copy of the descriptor, tell nobody
 
 
+cdef class Waiter:
+    """Something that waits for the loop to wake it in the hub greenlet, outside of any turn."""
+
+    cdef int wake(self) except -1
+
+
+cdef class Runner:
+    """Who runs the turns of a loop, so that what they call may block. Without one they run in the hub and nothing may."""
+
+    cdef int lead(self) except -1
+
+
 cdef struct Slot:
     void* owner                          # a Pollable that the loop holds a reference to, or NULL
     uint32_t generation
@@ -33,6 +45,8 @@ cdef class Loop:
     cdef readonly object hub
     cdef readonly Py_ssize_t members
     cdef readonly int64_t turns
+    cdef readonly int64_t term           # changes whenever another greenlet goes on with a turn
+    cdef Runner runner
     cdef readonly double polled          # when the kernel was last asked
     cdef readonly Timers timers
     cdef int pid
@@ -40,22 +54,34 @@ cdef class Loop:
     cdef int capacity
     cdef uint32_t generations
     cdef list unsent                     # Pollables with output of this turn
-    cdef list unread                     # Pollables that stopped before the end of their input
+    cdef object unread                   # deque of Pollables that stopped before the end of their input
+    cdef list awake                      # Waiters to wake after the turn
+    cdef void* events                    # the batch at hand: on the heap, because a greenlet's stack is not there while it waits
+    cdef int event_count
+    cdef int event_next
+    cdef Py_ssize_t resumes              # members of `unread` to resume in this turn
+    cdef bint unfinished                 # the turn at hand has more to do
     cdef list spare                      # WriteBuffers that no connection uses
     cdef uint8_t* scratch
-    cdef bint turning
     cdef bint kicked
-    cdef double sweep_interval
+    cdef readonly double sweep_interval  # seconds
+    cdef double swept                    # when `run_once` last looked at the time limits
+    cdef object interrupted              # what is to be raised when the turn is through: KeyboardInterrupt and the like
     cdef object watcher
     cdef object alarm
     cdef double alarm_at
     cdef object sweeper
+    cdef object __weakref__
 
     cdef int add(self, Pollable p, int fd, uint32_t events) except -1
     cdef int remove(self, Pollable p) except -1
     cdef int dirty(self, Pollable p) except -1
     cdef int again(self, Pollable p) except -1
-    cdef int turn(self) except -1
+    cdef int wake_after_turn(self, Waiter w) except -1
+    cdef int enter(self) except -1
+    cdef int after_turn(self) except -1
+    cdef int turn(self, int timeout=*) except -1
     cdef int finish_turn(self) except -1
+    cdef int failed(self, str what, Pollable p, object error) except -1
     cdef int arm(self, double deadline) except -1
     cdef int kick(self) except -1

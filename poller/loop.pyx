@@ -2,19 +2,27 @@
 """Who is ready: one epoll instance, and the turn that serves it.
 
 Theory of operation
-1. The epoll descriptor is itself watched by gevent's hub, so a turn runs in the hub greenlet and never inside another turn. A handler that
-   blocks switches back to the hub, which is then just behind the point where the handler was entered.
+1. The epoll descriptor is itself watched by gevent's hub. A turn is run by a *leader*, a greenlet of the Runner, so that a handler may be
+   called straight from it and needs no greenlet of its own. A handler that blocks takes its leader out of the turn: the hub, which is then
+   just behind the point where it entered the leader, has another one go on with the rest. `term` tells a leader that comes back from user
+   code whether the turn is still its own; if not it returns at once, touching nothing. So all that a turn needs to go on is kept in the
+   loop, and nothing of it on a stack.
 2. Members are edge-triggered with EPOLLRDHUP: one event per change, and a short read is the end of the input unless the peer has finished.
    Whoever stops before the end of its input must call `again`, because no event will tell.
 3. Event data holds the descriptor and a generation, because a number may be reused within one batch.
 4. Output gathered during a turn leaves at its end, one send for each connection. Output written outside of a turn (a handler that resumed
    from another watcher) calls for a turn of its own through `kick`.
-5. A batch is bounded; what is left over keeps the epoll descriptor readable, so the hub comes back after its other watchers had their turn.
-6. Nothing here survives a fork: the loop belongs to the process that made it.
+5. Greenlets that wait for an answer are woken in the hub after the turn, for a switch from a leader would strand the leader.
+6. A batch is bounded; what is left over keeps the epoll descriptor readable, so the hub comes back after its other watchers had their turn.
+7. Nothing here survives a fork: the loop belongs to the process that made it. The child closes its copies of the descriptors at once and
+   leaves the epoll instance, which it shares with the parent, untouched.
+8. The loop keeps the hub going while it has members; its timers alone do not (`gevent.wait()` ends when only they are left).
 """
 
 import logging
 import os
+import weakref
+from collections import deque
 
 from codec.buffer cimport WriteBuffer
 from cpython.ref cimport Py_DECREF, Py_INCREF
@@ -53,6 +61,9 @@ DEFAULT_SWEEP = 1.0
 
 log = logging.getLogger("weego.worker")
 
+# All loops of this process, to be closed in a child.
+_loops = weakref.WeakSet()
+
 
 cdef class Pollable:
     def __cinit__(self):
@@ -74,6 +85,16 @@ cdef class Pollable:
         return 0
 
 
+cdef class Waiter:
+    cdef int wake(self) except -1:
+        return 0
+
+
+cdef class Runner:
+    cdef int lead(self) except -1:
+        return 0
+
+
 cdef class Loop:
     """The epoll loop of one process (or one thread with a hub of its own).
 
@@ -84,7 +105,12 @@ cdef class Loop:
         self.epoll = -1
         self.timers = Timers()
         self.unsent = []
-        self.unread = []
+        self.unread = deque()
+        self.awake = []
+        self.term = 1
+        self.events = malloc(BATCH * sizeof(epoll_event))
+        if self.events == NULL:
+            raise MemoryError()
         self.spare = []
         self.alarm_at = -1
         self.sweep_interval = DEFAULT_SWEEP
@@ -98,13 +124,14 @@ cdef class Loop:
         if self.epoll < 0:
             raise OSError(errno, os.strerror(errno))
         self.hub = hub
-        self.polled = monotonic()
+        self.polled = self.swept = monotonic()
         if hub is not None:
-            self.watcher = hub.loop.io(self.epoll, READ)
+            self.watcher = hub.loop.io(self.epoll, READ, ref=False)
             self.watcher.start(self._turn)
-            self.alarm = hub.loop.timer(0)
-            self.sweeper = hub.loop.timer(self.sweep_interval, self.sweep_interval)
+            self.alarm = hub.loop.timer(0, ref=False)
+            self.sweeper = hub.loop.timer(self.sweep_interval, self.sweep_interval, ref=False)
             self.sweeper.start(self._sweep)
+        _loops.add(self)
 
     def __dealloc__(self):
         cdef int i
@@ -113,6 +140,7 @@ cdef class Loop:
                 Py_DECREF(<object>self.slots[i].owner)
         free(self.slots)
         free(self.scratch)
+        free(self.events)
         if self.epoll >= 0:
             close_fd(self.epoll)
 
@@ -132,10 +160,14 @@ cdef class Loop:
                 watcher.close()
         self.watcher = self.alarm = self.sweeper = None
         if self.pid != getpid():
+            self.unsent = []
+            self.unread.clear()
+            self.awake = []
             for i in range(self.capacity):
                 if self.slots[i].owner != NULL:
                     p = <Pollable>self.slots[i].owner
                     self.slots[i].owner = NULL
+                    self.members -= 1
                     p.abandon()
                     Py_DECREF(p)
         close_fd(epoll)
@@ -148,7 +180,7 @@ cdef class Loop:
         if self.sweeper is not None:
             self.sweeper.stop()
             self.sweeper.close()
-            self.sweeper = self.hub.loop.timer(seconds, seconds)
+            self.sweeper = self.hub.loop.timer(seconds, seconds, ref=False)
             self.sweeper.start(self._sweep)
 
     # ---- members ---------------------------------------------------------------------------------------------------
@@ -178,6 +210,8 @@ cdef class Loop:
         self.slots[fd].generation = self.generations
         Py_INCREF(p)
         self.members += 1
+        if self.members == 1 and self.watcher is not None:
+            self.watcher.ref = True
         return 0
 
     cdef int remove(self, Pollable p) except -1:
@@ -194,6 +228,8 @@ cdef class Loop:
         self.slots[fd].generation = 0
         p.fd = -1
         self.members -= 1
+        if self.members == 0 and self.watcher is not None:
+            self.watcher.ref = False
         Py_DECREF(p)
         return 0
 
@@ -211,14 +247,14 @@ cdef class Loop:
     cdef int dirty(self, Pollable p) except -1:
         """`p` has output; flush it at the end of the turn."""
         self.unsent.append(p)
-        if not self.turning and not self.kicked:
+        if not self.unfinished and not self.kicked:
             self.kick()
         return 0
 
     cdef int again(self, Pollable p) except -1:
         """`p` stopped before the end of its input; resume it in the next turn."""
         self.unread.append(p)
-        if not self.kicked:
+        if not self.unfinished and not self.kicked:
             self.kick()
         return 0
 
@@ -231,44 +267,95 @@ cdef class Loop:
     def _kicked(self):
         self.kicked = False
         if self.epoll >= 0:
-            self.turn()
+            self.enter()
 
     def _turn(self):
         if self.epoll >= 0:
-            self.turn()
+            self.enter()
 
-    cdef int turn(self) except -1:
-        cdef epoll_event events[BATCH]
-        cdef int n, i, fd
-        cdef uint32_t generation
+    cdef int wake_after_turn(self, Waiter w) except -1:
+        """Wake `w` in the hub, as soon as no turn is under way."""
+        self.awake.append(w)
+        if not self.unfinished and not self.kicked:
+            self.kick()
+        return 0
+
+    cdef int enter(self) except -1:
+        """Run one turn, in the hub. When its leader blocks, another one goes on with the rest."""
+        while True:
+            if self.runner is None:
+                self.turn()
+            else:
+                self.runner.lead()
+            if not self.unfinished:
+                break
+        return self.after_turn()
+
+    cdef int after_turn(self) except -1:
+        cdef Waiter w
+        cdef list awake
+        while self.awake:
+            awake = self.awake
+            self.awake = []
+            for w in awake:
+                w.wake()
+        if self.interrupted is not None:
+            error, self.interrupted = self.interrupted, None
+            raise error
+        return 0
+
+    cdef int turn(self, int timeout=0) except -1:
+        """A turn, or the rest of one. Returns early when another greenlet has gone on with it meanwhile (`term` has changed)."""
+        cdef epoll_event* events = <epoll_event*>self.events
+        cdef epoll_event* event
+        cdef int n, fd
+        cdef int64_t term
         cdef Pollable p
-        cdef list unread
-        self.turns += 1
-        self.turning = True
-        try:
-            n = epoll_wait(self.epoll, events, BATCH, 0)
+        self.term += 1
+        term = self.term
+        if not self.unfinished:
+            self.unfinished = True
+            self.turns += 1
+            if timeout:
+                with nogil:
+                    n = epoll_wait(self.epoll, events, BATCH, timeout)
+            else:
+                n = epoll_wait(self.epoll, events, BATCH, 0)
             self.polled = monotonic()
-            for i in range(n):
-                fd = <int>(events[i].data.u64 & 0xFFFFFFFF)
-                generation = <uint32_t>(events[i].data.u64 >> 32)
-                if fd >= self.capacity or self.slots[fd].owner == NULL or self.slots[fd].generation != generation:
-                    continue
-                p = <Pollable>self.slots[fd].owner
+            self.event_count = n if n > 0 else 0
+            self.event_next = 0
+            self.resumes = min(len(self.unread), RESUMED)
+        while self.event_next < self.event_count:
+            event = &events[self.event_next]
+            self.event_next += 1
+            fd = <int>(event.data.u64 & 0xFFFFFFFF)
+            if fd >= self.capacity or self.slots[fd].owner == NULL or self.slots[fd].generation != <uint32_t>(event.data.u64 >> 32):
+                continue
+            p = <Pollable>self.slots[fd].owner
+            try:
+                p.ready(event.events)
+            except BaseException as error:
+                self.failed("serving", p, error)
+            if self.term != term:
+                return 0
+        while self.resumes > 0 and self.unread:
+            self.resumes -= 1
+            p = self.unread.popleft()
+            if p.fd >= 0:
                 try:
-                    p.ready(events[i].events)
-                except Exception:
-                    log.exception("serving %r failed", p)
-            if self.unread:
-                unread = self.unread
-                self.unread = unread[RESUMED:]
-                for p in unread[:RESUMED]:
-                    if p.fd >= 0:
-                        try:
-                            p.resume()
-                        except Exception:
-                            log.exception("resuming %r failed", p)
-        finally:
-            self.finish_turn()
+                    p.resume()
+                except BaseException as error:
+                    self.failed("resuming", p, error)
+                if self.term != term:
+                    return 0
+        return self.finish_turn()
+
+    cdef int failed(self, str what, Pollable p, object error) except -1:
+        """One member failed; the others have their turn all the same, for edge triggering will not announce them again."""
+        if isinstance(error, Exception):
+            log.error("%s %r failed", what, p, exc_info=error)
+        else:
+            self.interrupted = error
         return 0
 
     cdef int finish_turn(self) except -1:
@@ -281,29 +368,25 @@ cdef class Loop:
                 if p.fd >= 0:
                     try:
                         p.flush()
-                    except Exception:
-                        log.exception("flushing %r failed", p)
-        self.turning = False
+                    except BaseException as error:
+                        self.failed("flushing", p, error)
+        self.unfinished = False
         if self.unread and not self.kicked:
             self.kick()
         return 0
 
     def run_once(self, double timeout=0):
         """Wait up to `timeout` seconds and serve what is ready: for a loop that no hub drives. Runs timers and sweeps too."""
-        cdef epoll_event probe
-        cdef double until = self.timers.earliest()
-        cdef int epoll = self.epoll, wait
+        cdef double now, until = self.timers.earliest()
         if until >= 0:
             timeout = max(0.0, min(timeout, until - monotonic()))
-        wait = 0 if self.unread or self.unsent else <int>(timeout * 1000)
-        if wait:
-            import select
-
-            poll = select.poll()
-            poll.register(epoll, select.POLLIN)
-            poll.poll(wait)
-        self.turn()
-        self.timers.run(monotonic())
+        self.turn(0 if self.unread or self.unsent else <int>(timeout * 1000))
+        self.after_turn()
+        now = monotonic()
+        self.timers.run(now)
+        if now - self.swept >= self.sweep_interval:
+            self.swept = now
+            self.sweep_members()
 
     # ---- time ------------------------------------------------------------------------------------------------------
 
@@ -325,17 +408,19 @@ cdef class Loop:
         self.alarm_at = deadline
         self.alarm.stop()
         self.alarm.close()
-        self.alarm = self.hub.loop.timer(delay if delay > 0 else 0.0)
+        self.alarm = self.hub.loop.timer(delay if delay > 0 else 0.0, ref=False)
         self.alarm.start(self._alarm)
         return 0
 
     def _alarm(self):
         cdef double next_deadline
         self.alarm_at = -1
-        self.timers.run(monotonic())
-        next_deadline = self.timers.earliest()
-        if next_deadline >= 0:
-            self.arm(next_deadline)
+        try:
+            self.timers.run(monotonic())
+        finally:
+            next_deadline = self.timers.earliest()
+            if next_deadline >= 0:
+                self.arm(next_deadline)
 
     def _sweep(self):
         self.sweep_members()
@@ -350,11 +435,19 @@ cdef class Loop:
                 p = <Pollable>self.slots[i].owner
                 try:
                     p.sweep(now)
-                except Exception:
-                    log.exception("checking the time limits of %r failed", p)
+                except Exception as error:
+                    self.failed("checking the time limits of", p, error)
 
     def __repr__(self):
         return f"<Loop epoll {self.epoll}, {self.members} members, {len(self.timers)} timers, {self.turns} turns>"
+
+
+def _leave_to_the_parent():
+    for loop in list(_loops):
+        loop.close()
+
+
+os.register_at_fork(after_in_child=_leave_to_the_parent)
 
 
 def loop_of(hub not None):

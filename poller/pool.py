@@ -87,6 +87,9 @@ class Pool(Generic[T]):
         idle = self._idle.get(address)
         if idle is None:
             idle = self._idle[address] = deque()
+        if self._total >= self.max_idle_total:
+            self.prune()  # the room may be taken by connections that nobody wants any more
+            idle = self._idle.setdefault(address, deque())
         if self._closed or len(idle) >= self.max_idle or self._total >= self.max_idle_total:
             self._dropped += 1
             item.close()

@@ -4,7 +4,8 @@
 |---|---|
 | ``application`` | what is handed in: ``Application``, ``Settings``, ``Listen``, ``LoadError`` |
 | ``master`` | the supervisor: generations, reload, stop |
-| ``generation`` | the supervisor's records |
+| ``family`` | its children as processes: channels, exits, zombies |
+| ``generation`` | its records |
 | ``loader`` | the process that loads user code and forks workers |
 | ``worker`` | a worker process, as its body sees it |
 | ``orders`` | what a worker's body is told |

@@ -62,10 +62,11 @@ class Process:
 
 
 class LoaderProcess(Process):
-    """A loader. It belongs to a generation once its settings have been accepted."""
+    """A loader."""
 
-    def __init__(self, channel: Channel) -> None:
+    def __init__(self, channel: Channel, generation: Generation) -> None:
         super().__init__(channel)
+        self.generation = generation
         self.is_loaded = False
         self.is_released = False
         """No longer needed: it exits when the forks under way are done."""

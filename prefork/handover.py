@@ -36,9 +36,8 @@ if TYPE_CHECKING:
 #: unread; a packet must stay well below the 208 KiB that the kernel takes by default.
 MAX_HANDOVER_BYTES = 64 * 1024
 
-#: Takers that the master connects a leaving worker to. Enough to spread its connections, and few enough that a reload
-#: of 100 workers does not make 10 000 pairs.
-MAX_TARGETS = 8
+#: Offers read from one giver in one turn: the taker has clients of its own to answer in between.
+OFFERS_PER_TURN = 64
 
 _HEADER = struct.Struct("!BQ")  # kind, token
 _OFFER, _ADOPTED, _REFUSED = 1, 2, 3
@@ -115,6 +114,15 @@ class Handovers:
         """A way from a worker that gives connections."""
         self._sources[sock.fileno()] = _Source(sock)
         self._poll.register(sock.fileno(), EPOLLIN)
+
+    def close(self) -> None:
+        """Close every way; to the others this worker is dead."""
+        for target in self._targets.values():
+            target.sock.close()
+        for source in self._sources.values():
+            source.sock.close()
+        self._targets.clear()
+        self._sources.clear()
 
     def owns(self, fd: int) -> bool:
         """Whether ``fd`` is one of the sockets here."""
@@ -230,7 +238,10 @@ class Handovers:
     def _read_offers(self, source: _Source, orders: list[Adopt | Adopted | Refused]) -> None:
         self._answer(source, orders)  # room may have come; answers keep the order of their offers
         try:
-            while not source.answers and (packet := receive_packet(source.sock, _PACKET_BYTES)) is not None:
+            for _ in range(OFFERS_PER_TURN):
+                packet = None if source.answers else receive_packet(source.sock, _PACKET_BYTES)
+                if packet is None:
+                    break
                 data, fds, _ = packet
                 _, token = _HEADER.unpack_from(data)
                 if len(fds) != 1 or self.is_leaving:

@@ -11,10 +11,8 @@ A reload, step by step
  Whatever fails before 4 ends the incoming generation, says why in one line, and leaves the current one untouched.
 
 Rules
- 1. Children are waited for one by one, through pidfds. Unknown children (orphans that a subreaper inherits) are reaped
-    only while no fork is under way, for an unknown pid may then be a worker about to be announced.
- 2. Orders go over channels, never by signals: no handler window, no pid that has become somebody else's.
- 3. Every change of state is logged with its reason.
+ 1. Orders go over channels, never by signals: no handler window, no pid that has become somebody else's.
+ 2. Every change of state is logged with its reason.
 """
 
 from __future__ import annotations
@@ -26,24 +24,22 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from prefork.application import MAX_WORKERS, Listen, LoadError, Settings
 from prefork.backoff import MAX_DELAY, START_UP_FAILURES, Backoff
-from prefork.channel import Channel, Closed, pair
+from prefork.channel import Channel, pair
+from prefork.family import KILL_DELAY, Family
 from prefork.generation import Generation, LoaderProcess, Process, WorkerProcess
 from prefork.listeners import BindError, Listener, bind, close_all
 from prefork.loop import Loop
 from prefork.pidfile import Pidfile, PidfileError
 from prefork.primitives import (
-    EPOLLIN,
-    EPOLLOUT,
     RawSocket,
     _exit,
     become_subreaper,
     close_quietly,
     fork_blocked,
     getpid,
+    give_memory_back,
     monotonic,
     set_title,
-    waitid,
-    waitpid,
 )
 from prefork.scoreboard import Scoreboard
 
@@ -51,7 +47,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from prefork.application import Application
-    from prefork.channel import Message
 
 log = logging.getLogger("weego.master")
 
@@ -60,15 +55,13 @@ EX_SOFTWARE, EX_OSERR, EX_CONFIG = 70, 71, 78  # sysexits.h; the same as in pref
 #: For loading the first generation, whose own boot_timeout is not known before.
 FIRST_LOAD_TIMEOUT = 60.0
 
-#: Between the deadline a worker was given and SIGKILL: it may be writing its last replies.
-KILL_DELAY = 1.0
-
 #: Generations that may drain beside the current one. With clients that never leave and reloads that never end, old
 #: workers would pile up; the oldest are told to finish.
 MAX_DRAINING = 2
 
-#: Ways opened for a leaving worker, see ``prefork.handover.MAX_TARGETS`` (not imported: the module is for workers).
-MAX_TARGETS = 8
+#: Workers that a leaving one is connected to, one socket pair each. Enough to spread its connections, and few enough that a
+#: reload of 100 workers does not make 10 000 pairs.
+MAX_TAKERS = 8
 
 
 class Ready(NamedTuple):
@@ -117,12 +110,13 @@ class Master:
         self._incoming: Generation | None = None
         self._reload_wanted = False
         self._size_change = 0
-        self._workers: dict[int, WorkerProcess] = {}  # all there are, by row of the board
-        self._loaders: set[LoaderProcess] = set()
-        self._replaces: dict[int, WorkerProcess] = {}  # slot of the current generation → worker that leaves when it is filled
+        self._replaces: dict[
+            int, WorkerProcess
+        ] = {}  # slot of the current generation → worker that leaves when it is filled
         self._pidfile: Pidfile | None = None
         self._started = monotonic()
         self._loop: Loop
+        self._family: Family
         self._board: Scoreboard
 
     # -- life -------------------------------------------------------------------------------------------------------------
@@ -131,9 +125,8 @@ class Master:
         """Serve until stopped; the exit code of the process: 0, 70, 71 or 78. Only in the main thread."""
         self._open()
         set_title("weego: master")
-        log.info("weego %s starts, pid %d", self._version, getpid())
+        self._board = Scoreboard.create()
         try:
-            self._board = Scoreboard.create()
             self._loop.on_signals(
                 {
                     signal.SIGHUP: self._on_hup,
@@ -143,12 +136,15 @@ class Master:
                     signal.SIGTTIN: lambda: self._on_resize(1),
                     signal.SIGTTOU: lambda: self._on_resize(-1),
                     signal.SIGUSR1: self._on_usr1,
-                    signal.SIGUSR2: lambda: log.warning("SIGUSR2 ignored: there is no upgrade in place yet; restart the server"),
+                    signal.SIGUSR2: lambda: log.warning(
+                        "SIGUSR2 ignored: there is no upgrade in place yet; restart the server"
+                    ),
                     signal.SIGWINCH: lambda: None,  # any terminal that changes its size sends it
-                    signal.SIGCHLD: self._reap,
+                    signal.SIGCHLD: self._family.reap,
                 }
             )
             become_subreaper()
+            log.info("weego %s starts, pid %d", self._version, getpid())
             self._begin_generation()
             self._loop.run()
         finally:
@@ -176,6 +172,7 @@ class Master:
     def _open(self) -> None:
         self._started = monotonic()
         self._loop = Loop()
+        self._family = Family(self._loop, self._on_exit)
 
     def _fail(self, line: str, code: int) -> None:
         """The server cannot start: say so in one line and leave with ``code``."""
@@ -183,8 +180,17 @@ class Master:
         self._exit_code = code
         self._stop(fast=True)
 
+    def _on_exit(self, process: Process, how: str) -> None:
+        """A child has been waited for."""
+        if isinstance(process, WorkerProcess):
+            self._read_worker(process)  # its last words
+            self._on_worker_gone(process, how)
+        elif isinstance(process, LoaderProcess):
+            self._read_loader(process)
+            self._on_loader_gone(process, how)
+
     def _end_if_alone(self) -> None:
-        if self._is_stopping and not self._workers and not self._loaders:
+        if self._is_stopping and not self._family:
             self._loop.stop()
 
     # -- signals ----------------------------------------------------------------------------------------------------------
@@ -220,7 +226,10 @@ class Master:
 
     def _on_resize(self, by: int) -> None:
         if self._is_stopping or self._current is None:
-            log.info("change of the number of workers ignored: the server is %s", "stopping" if self._is_stopping else "starting")
+            log.info(
+                "change of the number of workers ignored: the server is %s",
+                "stopping" if self._is_stopping else "starting",
+            )
         elif self._incoming is not None:
             self._size_change += by
             log.info("%+d worker: after the reload under way", by)
@@ -230,9 +239,12 @@ class Master:
     def _on_usr1(self) -> None:
         log.info("SIGUSR1: reopening logs")
         if self._on_reopen is not None:
-            self._on_reopen()
-        for worker in self._workers.values():
-            self._tell(worker, {"is": "reopen"})
+            try:
+                self._on_reopen()
+            except Exception:
+                log.exception("on_reopen failed")
+        for worker in self._family.workers.values():
+            self._family.tell(worker, {"is": "reopen"})
 
     # -- generations ------------------------------------------------------------------------------------------------------
 
@@ -295,7 +307,9 @@ class Master:
                 if settings.pidfile is not None:
                     self._pidfile = Pidfile(settings.pidfile)
             elif settings.pidfile != (self._pidfile.path if self._pidfile else None):
-                log.warning("pidfile: a change takes a restart; %s stays", self._pidfile.path if self._pidfile else "none")
+                log.warning(
+                    "pidfile: a change takes a restart; %s stays", self._pidfile.path if self._pidfile else "none"
+                )
             self._bind(generation, places)
         except (BindError, PidfileError) as error:
             self._give_up(generation, str(error), EX_OSERR)
@@ -340,7 +354,7 @@ class Master:
         self._board.publish(generation.number, getpid())
         set_title(f"weego: master [{generation.settings.name}]")
         for worker in generation.workers.values():
-            self._tell(worker, {"is": "serve"})
+            self._family.tell(worker, {"is": "serve"})
         for listener, listen in zip(generation.listeners, generation.settings.listen, strict=True):
             self._adjust(listener, listen)
         closing = [i for i, listener in enumerate(old.listeners) if listener not in generation.listeners]
@@ -350,7 +364,9 @@ class Master:
         for timer in old.respawns.values():
             timer.cancel()
         self._replaces.clear()
-        leaving = [worker for worker in self._workers.values() if worker.generation is old and not worker.is_draining]
+        leaving = [
+            worker for worker in self._family.workers.values() if worker.generation is old and not worker.is_draining
+        ]
         old.workers.clear()
         log.info(
             "reload done in %.2f s: generation %d serves with %d workers, %d of generation %d drain",
@@ -375,25 +391,34 @@ class Master:
 
     def _cut_oldest(self) -> None:
         """Tell the oldest draining generation to finish if there are too many."""
-        numbers = sorted({worker.generation.number for worker in self._workers.values() if worker.is_draining})
+        numbers = sorted({worker.generation.number for worker in self._family.workers.values() if worker.is_draining})
         for number in numbers[:-MAX_DRAINING]:
             log.warning("generation %d still drains after %d more reloads: it must finish now", number, MAX_DRAINING)
-            for worker in self._workers.values():
+            for worker in self._family.workers.values():
                 if worker.generation.number == number:
                     self._order_stop(worker, monotonic() + KILL_DELAY, fast=True)
 
     def _announce(self, generation: Generation) -> None:
         self._is_announced = True
+        give_memory_back()
         seconds = monotonic() - self._started
         log.info("ready in %.2f s: %d workers", seconds, len(generation.ready))
         if self._on_ready is not None:
             settings = generation.settings
-            listen = tuple((each.listen.address, each.actual) for each in generation.listeners)
-            self._on_ready(
-                Ready(
-                    settings.name, self._version, getpid(), generation.number, generation.size, listen, seconds, settings.extra
-                )
+            ready = Ready(
+                name=settings.name,
+                version=self._version,
+                pid=getpid(),
+                generation=generation.number,
+                workers=generation.size,
+                listen=tuple((each.listen.address, each.actual) for each in generation.listeners),
+                seconds=seconds,
+                extra=settings.extra,
             )
+            try:
+                self._on_ready(ready)
+            except Exception:
+                log.exception("on_ready failed; the server serves all the same")
 
     def _resize(self, generation: Generation, by: int) -> None:
         """TTIN and TTOU, until the next reload."""
@@ -445,13 +470,14 @@ class Master:
         if pid == 0:
             self._become_loader(generation.number, theirs, ours, master_pid)
         theirs.close()
-        loader = LoaderProcess(Channel(ours))
-        loader.born(pid)
-        self._loaders.add(loader)
-        self._loop.watch(loader.channel.fileno(), lambda: self._read_loader(loader, generation))
-        self._loop.watch(loader.pidfd, lambda: self._await(loader))
+        loader = LoaderProcess(Channel(ours), generation)
+        self._family.loaders.add(loader)
+        self._family.listen(loader, lambda: self._read_loader(loader))
+        self._family.born(loader, pid)
         timeout = self._current.settings.boot_timeout if self._current is not None else FIRST_LOAD_TIMEOUT
-        loader.boot_timer = self._loop.after(timeout, lambda: self._is_late(loader, f"not loaded within {timeout:g} s"))
+        loader.boot_timer = self._loop.after(
+            timeout, lambda: self._family.kill_late(loader, f"not loaded within {timeout:g} s", EX_SOFTWARE)
+        )
         return loader
 
     def _become_loader(self, number: int, theirs: RawSocket, ours: RawSocket, master_pid: int) -> None:
@@ -468,11 +494,7 @@ class Master:
     def _own_fds(self) -> Iterable[int]:
         """All that no child may inherit: an end of file must mean that the master is gone, a lock that it is not."""
         yield from self._loop.fds()
-        for process in (*self._workers.values(), *self._loaders):
-            if not process.channel.is_closed:
-                yield process.channel.fileno()
-            if process.pidfd >= 0:
-                yield process.pidfd
+        yield from self._family.fds()
         for generation in (self._current, self._incoming):
             if generation is not None:
                 for listener in generation.listeners:
@@ -482,12 +504,12 @@ class Master:
         if not self._is_checking:
             yield self._board.fd
 
-    def _read_loader(self, loader: LoaderProcess, generation: Generation) -> None:
-        while (received := self._receive(loader)) is not None:
+    def _read_loader(self, loader: LoaderProcess) -> None:
+        while (received := self._family.hear(loader)) is not None:
             message, fds = received
             match message["is"]:
                 case "settings":
-                    self._take_settings(loader, generation, fds[0])
+                    self._take_settings(loader, fds[0])
                 case "failed":
                     loader.failure = message["line"], message["code"]
                     if message["trace"]:
@@ -499,9 +521,10 @@ class Master:
                     worker.failure = (f"cannot be forked: {message['error']}", EX_OSERR)
                     self._on_worker_gone(worker, "was not born")
                     self._let_loader_go(loader)
-                    self._reap()
+                    self._family.reap()
 
-    def _take_settings(self, loader: LoaderProcess, generation: Generation, fd: int) -> None:
+    def _take_settings(self, loader: LoaderProcess, fd: int) -> None:
+        generation = loader.generation
         try:
             document = os.pread(fd, os.fstat(fd).st_size, 0)
         finally:
@@ -512,7 +535,11 @@ class Master:
         if loader.boot_timer is not None:
             loader.boot_timer.cancel()
         if self._is_checking:
-            log.info("the configuration is good: %d workers, %s", settings.workers, ", ".join(x.address for x in settings.listen))
+            log.info(
+                "the configuration is good: %d workers, %s",
+                settings.workers,
+                ", ".join(x.address for x in settings.listen),
+            )
             self._stop(fast=True)
         elif generation is self._incoming:
             self._on_settings(generation, settings, _decode_places(places))
@@ -546,36 +573,35 @@ class Master:
         if not loader.is_loaded:
             loader.kill()
         elif not loader.forking:
-            self._close_channel(loader)
+            self._family.hang_up(loader)
+            self._loop.after(KILL_DELAY, loader.kill)  # it exits by itself, unless it was stopped
 
     def _on_loader_gone(self, loader: LoaderProcess, how: str) -> None:
-        self._loaders.discard(loader)
+        self._family.forget(loader)
+        generation = loader.generation
+        # From here on nobody orders a worker from it: losing one below may mean to replace it.
+        if generation.loader is loader:
+            generation.loader = None
+        if generation.reviving is loader:
+            generation.reviving = None
         for worker in list(loader.forking.values()):
             # It may live, unknown to us: it finds its channel closed and leaves. Its row is not used again.
             self._on_worker_gone(worker, "was lost with its loader", keep_row=True)
         loader.forking.clear()
-        if self._is_checking:
-            if loader.failure is not None:
-                log.error("%s", loader.failure[0])
-                self._exit_code = loader.failure[1]
-            elif not loader.is_loaded and not self._is_stopping:
-                log.error("the loader %s", how)
-                self._exit_code = EX_SOFTWARE
-            self._is_stopping = True
-        incoming, current = self._incoming, self._current
         line, code = loader.failure or (f"the loader {how}", EX_SOFTWARE)
-        if loader.is_released or self._is_stopping:
+        if self._is_checking:
+            if not loader.is_loaded and not self._is_stopping:
+                log.error("%s", line)
+                self._exit_code = code
+            self._is_stopping = True
+        elif loader.is_released or self._is_stopping:
             pass
-        elif incoming is not None and incoming.loader is loader:
-            self._give_up(incoming, line, code)
-        elif current is not None and loader in (current.loader, current.reviving):
-            if current.loader is loader:
-                current.loader = None
-            else:
-                current.reviving = None
-            delay = current.loader_backoff.died(loader.uptime)
-            log.warning("generation %d: %s; a new one in %.1f s, workers go on", current.number, line, delay)
-            self._loop.after(delay, lambda: self._revive_loader(current))
+        elif generation is self._incoming:
+            self._give_up(generation, line, code)
+        elif generation is self._current:
+            delay = generation.loader_backoff.died(loader.uptime)
+            log.warning("generation %d: %s; a new one in %.1f s, workers go on", generation.number, line, delay)
+            self._loop.after(delay, lambda: self._revive_loader(generation))
         self._end_if_alone()
 
     def _revive_loader(self, generation: Generation) -> None:
@@ -602,16 +628,17 @@ class Master:
             self._plan_respawn(generation, slot, MAX_DELAY)
             return
         worker = WorkerProcess(Channel(ours), generation, slot, self._board.allot(slot, generation.number))
-        self._workers[worker.index] = generation.workers[slot] = worker
+        self._family.workers[worker.index] = generation.workers[slot] = worker
         loader.forking[worker.index] = worker
         order = {"is": "spawn", "slot": slot, "generation": generation.number, "index": worker.index}
         listeners = [listener.fileno() for listener in generation.listeners]
-        loader.channel.send(order, [theirs.fileno(), self._board.fd, *listeners])
-        self._watch_room(loader)
+        self._family.tell(loader, order, [theirs.fileno(), self._board.fd, *listeners])
         theirs.close()
-        self._loop.watch(ours.fileno(), lambda: self._read_worker(worker))
+        self._family.listen(worker, lambda: self._read_worker(worker))
         timeout = generation.settings.boot_timeout
-        worker.boot_timer = self._loop.after(timeout, lambda: self._is_late(worker, f"not ready within {timeout:g} s"))
+        worker.boot_timer = self._loop.after(
+            timeout, lambda: self._family.kill_late(worker, f"not ready within {timeout:g} s", EX_SOFTWARE)
+        )
 
     def _plan_respawn(self, generation: Generation, slot: int, delay: float) -> None:
         if delay <= 0:
@@ -620,16 +647,13 @@ class Master:
             generation.respawns[slot] = self._loop.after(delay, lambda: self._spawn(generation, slot))
 
     def _on_spawned(self, loader: LoaderProcess, worker: WorkerProcess, pid: int) -> None:
-        worker.born(pid)
-        self._loop.watch(worker.pidfd, lambda: self._await(worker))
+        self._family.born(worker, pid)
         log.debug("%r forked after %.4f s", worker, worker.uptime)
-        if worker.is_doomed:
-            worker.kill()
         self._let_loader_go(loader)
-        self._reap()
+        self._family.reap()
 
     def _read_worker(self, worker: WorkerProcess) -> None:
-        while (received := self._receive(worker)) is not None:
+        while (received := self._family.hear(worker)) is not None:
             message, fds = received
             for fd in fds:  # none is expected
                 close_quietly(fd)
@@ -654,12 +678,12 @@ class Master:
             return
         if generation is self._current:
             self._boot_failures = 0
-            self._tell(worker, {"is": "serve"})
+            self._family.tell(worker, {"is": "serve"})
             self._has_served = True
             leaver = self._replaces.pop(worker.slot, None)
             if leaver is not None and not leaver.is_draining:
                 self._drain(leaver, ())
-            for other in list(self._workers.values()):
+            for other in list(self._family.workers.values()):
                 if other.is_draining and other is not leaver:
                     self._connect(other, worker)
             if not self._is_announced and generation.is_complete:
@@ -688,11 +712,10 @@ class Master:
     def _on_worker_gone(self, worker: WorkerProcess, how: str, *, keep_row: bool = False) -> None:
         """It has been waited for."""
         generation, slot = worker.generation, worker.slot
-        del self._workers[worker.index]
         if not keep_row:
             self._board.retire(worker.index)
         who, uptime = f"{worker!r}", worker.uptime
-        self._forget(worker)
+        self._family.forget(worker)
         held_slot = generation.workers.get(slot) is worker
         if held_slot:
             del generation.workers[slot]
@@ -702,7 +725,7 @@ class Master:
         if worker.is_draining or worker.is_leaving or self._is_stopping:
             log.info("%s", line)
         elif generation is self._incoming:
-            log.error("%s", line)
+            log.info("%s", line)  # the error is that the reload fails
         else:
             log.warning("%s", line)
         if self._is_stopping:
@@ -741,15 +764,19 @@ class Master:
             return
         deadline = monotonic() + worker.generation.settings.graceful_timeout
         takers = sorted(
-            (w for w in self._workers.values() if w.generation is self._current and w.is_ready and not w.is_draining),
+            (
+                w
+                for w in self._family.workers.values()
+                if w.generation is self._current and w.is_ready and not w.is_draining
+            ),
             key=lambda taker: taker.slot,
         )
         first = worker.slot % len(takers) if takers else 0
-        for taker in (takers[first:] + takers[:first])[:MAX_TARGETS]:
+        for taker in (takers[first:] + takers[:first])[:MAX_TAKERS]:
             if taker is not worker and not taker.is_leaving:
                 self._connect(worker, taker)
-        self._tell(worker, {"is": "drain", "deadline": deadline, "closing": list(closing)})
-        self._kill_after(worker, deadline)
+        self._family.tell(worker, {"is": "drain", "deadline": deadline, "closing": list(closing)})
+        self._family.kill_after(worker, deadline)
 
     def _connect(self, giver: WorkerProcess, taker: WorkerProcess) -> None:
         """Open a way for hand-overs."""
@@ -759,29 +786,15 @@ class Master:
             log.warning("%r cannot hand over to %r: %s", giver, taker, error.strerror)
             return
         target = {"is": "target", "row": taker.index, "generation": taker.generation.number}
-        self._tell(giver, target, [from_giver.fileno()])
-        self._tell(taker, {"is": "source"}, [from_taker.fileno()])
+        self._family.tell(giver, target, [from_giver.fileno()])
+        self._family.tell(taker, {"is": "source"}, [from_taker.fileno()])
         from_giver.close()
         from_taker.close()
 
     def _order_stop(self, worker: WorkerProcess, deadline: float, *, fast: bool) -> None:
-        self._tell(worker, {"is": "stop", "deadline": deadline, "fast": fast})
+        self._family.tell(worker, {"is": "stop", "deadline": deadline, "fast": fast})
         worker.is_draining = True
-        self._kill_after(worker, deadline if not fast else monotonic())
-
-    def _kill_after(self, worker: WorkerProcess, deadline: float) -> None:
-        """SIGKILL a little after the deadline; an earlier one than before counts, a later one does not."""
-        if worker.drain_deadline is not None and worker.drain_deadline <= deadline:
-            return
-        worker.drain_deadline = deadline
-        if worker.kill_timer is not None:
-            worker.kill_timer.cancel()
-
-        def kill() -> None:
-            log.warning("%r did not leave in time: SIGKILL", worker)
-            worker.kill()
-
-        worker.kill_timer = self._loop.after(max(0.0, deadline - monotonic()) + KILL_DELAY, kill)
+        self._family.kill_after(worker, deadline if not fast else monotonic())
 
     def _stop(self, *, fast: bool) -> None:
         """Stop the server; again, with ``fast``, to hurry."""
@@ -803,105 +816,14 @@ class Master:
             # The workers hold the last copies now: they take what is queued, then the port is free.
             close_all(current.listeners)
             current.listeners = []
-        for loader in list(self._loaders):
+        for loader in list(self._family.loaders):
             loader.is_released = True
             self._let_loader_go(loader)
+            self._loop.after(KILL_DELAY, loader.kill)
         deadline = monotonic() + (KILL_DELAY if fast else graceful_timeout)
-        for worker in list(self._workers.values()):
+        for worker in list(self._family.workers.values()):
             self._order_stop(worker, deadline, fast=fast or not worker.is_ready)
         self._end_if_alone()
-
-    # -- processes --------------------------------------------------------------------------------------------------------
-
-    def _tell(self, process: Process, message: Message, fds: Iterable[int] = ()) -> None:
-        process.channel.send(message, fds)
-        self._watch_room(process)
-
-    def _watch_room(self, process: Process) -> None:
-        if not process.channel.is_closed:
-            self._loop.change(process.channel.fileno(), EPOLLIN | EPOLLOUT if process.channel.is_congested else EPOLLIN)
-
-    def _receive(self, process: Process) -> tuple[Message, list[int]] | None:
-        """The next message of a child; None when there is none, or none will ever come."""
-        if process.channel.is_closed:
-            return None
-        try:
-            if process.channel.is_congested:
-                process.channel.flush()
-                self._watch_room(process)
-            return process.channel.receive()
-        except Closed:
-            self._close_channel(process)
-            # A process that exits ends its channel a moment before it can be waited for. One that lives on without a
-            # channel cannot be told anything any more.
-            if isinstance(process, LoaderProcess):
-                process.kill()
-            elif isinstance(process, WorkerProcess) and process.pid is not None:
-                self._kill_after(process, monotonic())
-            return None
-
-    def _close_channel(self, process: Process) -> None:
-        if not process.channel.is_closed:
-            self._loop.unwatch(process.channel.fileno())
-            process.channel.close()
-
-    def _is_late(self, process: Process, line: str) -> None:
-        log.error("%r is %s: SIGKILL", process, line)
-        process.failure = (line, EX_SOFTWARE)
-        process.kill()
-
-    def _await(self, process: Process) -> None:
-        """Its pidfd is readable: it exited."""
-        if process.pid is None:
-            return
-        try:
-            pid, status = waitpid(process.pid, os.WNOHANG)
-        except ChildProcessError:  # cannot be, unless somebody else waited for it
-            pid, status = process.pid, 0
-        if pid == 0:
-            return
-        code = os.waitstatus_to_exitcode(status)
-        how = f"exited with status {code}" if code >= 0 else f"was killed by {_signal_name(-code)}"
-        self._read_last_words(process)
-        if isinstance(process, WorkerProcess):
-            self._on_worker_gone(process, how)
-        elif isinstance(process, LoaderProcess):
-            self._forget(process)
-            self._on_loader_gone(process, how)
-
-    def _read_last_words(self, process: Process) -> None:
-        if isinstance(process, WorkerProcess):
-            self._read_worker(process)
-        elif isinstance(process, LoaderProcess):
-            generation = self._incoming if self._incoming and self._incoming.loader is process else self._current
-            self._read_loader(process, generation or Generation(0))
-
-    def _forget(self, process: Process) -> None:
-        if process.pidfd >= 0:
-            self._loop.unwatch(process.pidfd)
-        self._close_channel(process)
-        process.forget()
-
-    def _reap(self) -> None:
-        """SIGCHLD: reap orphans that became ours. Children of our own are waited for through their pidfds."""
-        if any(loader.forking for loader in self._loaders):
-            return  # rule 1; the report of the fork calls again
-        own = {process.pid: process for process in (*self._workers.values(), *self._loaders)}
-        while True:
-            try:
-                found = waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-            except ChildProcessError:
-                return
-            if found is None:
-                return
-            process = own.pop(found.si_pid, None)
-            if process is not None:
-                self._await(process)
-                if any(loader.forking for loader in self._loaders):
-                    return
-            else:
-                log.debug("reaped pid %d, an orphan", found.si_pid)
-                waitpid(found.si_pid, os.WNOHANG)
 
 
 def _decode_places(encoded: bytes) -> list[Any]:
@@ -909,13 +831,6 @@ def _decode_places(encoded: bytes) -> list[Any]:
 
     places: list[Any] = json.loads(encoded)
     return places
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
 
 
 __all__ = ("LoadError", "Master", "Ready")

@@ -45,8 +45,9 @@ FIRST_FREE_COUNTER = 24
 FREE, SPAWNED, BOOTING, READY, DRAINING = range(5)
 STATE_NAMES = ("free", "spawned", "booting", "ready", "draining")
 
-#: Rows of a board: four generations of the largest number of workers. The file is sparse, untouched rows cost nothing.
-CAPACITY = 1024
+#: Rows of a board: four generations of the largest number of workers (256), twice over for workers that leave and wait
+#: for their replacement. The file is sparse, untouched rows cost nothing.
+CAPACITY = 2048
 
 #: A worker whose beat is older is stopped, stuck or starved: its low connection count must not hold the others back.
 #: Beats come every 100 ms at least, so two may be missed.

@@ -206,6 +206,15 @@ class Worker:
             eventfd_write(self._wake, 1)
         return token
 
+    def close(self) -> None:
+        """Let go of every descriptor; for a process that goes on without being a worker, such as a test."""
+        self._handovers.close()
+        self._channel.close()
+        self._poll.close()
+        close_quietly(self._wake)
+        for listener in self.listeners:
+            listener.close()
+
     # -- inside ---------------------------------------------------------------------------------------------------------
 
     def on_term(self, _signum: int, _frame: FrameType | None) -> None:

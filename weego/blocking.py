@@ -22,7 +22,7 @@ class BlockingExchange:
 
     def __init__(self, fd: int, address: str, framing: str = "framed", max_message: int = 16384000) -> None:
         self.address = address
-        self._sock: _socket.socket | None = _socket.socket(fileno=fd)
+        self._sock: _socket.socket | None = _socket.socket(fileno=fd)  # never the patched class: this waits in the thread
         self._protocol = ThriftClientProtocol(framing, max_message)
         self._input = ReadBuffer()
         self._output = WriteBuffer()

@@ -9,7 +9,19 @@ from collections.abc import Sequence
 from itertools import count
 from typing import Any, ClassVar, Final, Self
 
-from codec.errors import BusinessError, ClosedError, DeadlineExceeded, RpcError, Unavailable, UsageError
+from codec.errors import (
+    ApplicationError,
+    ApplicationErrorType,
+    BusinessError,
+    ClosedError,
+    Code,
+    DeadlineExceeded,
+    Origin,
+    ResourceExhausted,
+    RpcError,
+    Unavailable,
+    UsageError,
+)
 from codec.spec import MethodSpec, ServiceSpec
 from codec.thrift import DEFAULT_MAX_MESSAGE, FRAMINGS, Reply, Route
 from codec.ttheader import IntKey, StringKey
@@ -71,6 +83,8 @@ class Client:
             raise UsageError(f"{type(self).__name__} is no generated client; use the one that `weego gen` wrote for the service")
         if framing not in FRAMINGS:
             raise UsageError(f"unknown framing {framing!r}; choose one of {', '.join(FRAMINGS)}")
+        if timeout is not None and timeout < 0:
+            raise UsageError(f"timeout must not be negative, got {timeout}")
         addresses = [parse(text.strip()) for text in (target.split(",") if isinstance(target, str) else target)]
         if not addresses:
             raise UsageError("a client needs at least one address")
@@ -130,14 +144,19 @@ class Client:
             try:
                 return self._attempt(call, args)
             except Unavailable as error:
-                if error.sent or call.attempt >= attempts or call.expired:
+                if error.sent:
+                    raise
+                if call.expired:
+                    raise DeadlineExceeded(f"{error.message}; the deadline has passed", instance=error.instance) from error
+                if call.attempt >= attempts:
                     raise
                 call.attempt += 1
 
     def _attempt(self, call: Call, args: tuple[Any, ...]) -> Any:
         if call.expired:
             raise DeadlineExceeded(f"{call.service}.{call.method}: the deadline passed before the call was sent")
-        address = self._addresses[self._balancer.pick(call).address]
+        picked = self._balancer.pick(call).address
+        address = self._addresses.get(picked) or parse(picked)
         call.instance = address.text
         route = self._route(call.spec)
         seqid = next(self._seqid) & _LAST_SEQID or next(self._seqid) & _LAST_SEQID
@@ -153,6 +172,7 @@ class Client:
         if error is None:
             return reply.value
         if isinstance(error, RpcError):
+            error = _with_code(error)
             error.instance = call.instance
             if isinstance(error, BusinessError):
                 error.attempt = call.attempt
@@ -182,6 +202,8 @@ class Client:
 
     def _transport(self) -> Transport:
         """The one for this thread: with its hub if it has one, else the blocking one, which all such threads share."""
+        if self._is_closed:  # since the call began: what is made now would stay open
+            raise ClosedError(f"this {type(self).__name__} was closed during the call")
         hub = _hub_of_this_thread()
         transport = self._transports.get(hub)
         if transport is None:
@@ -210,6 +232,20 @@ class Client:
     def __repr__(self) -> str:
         state = "closed" if self._is_closed else "open"
         return f"<{type(self).__name__} {state} to {', '.join(self._addresses)}>"
+
+
+def _with_code(error: RpcError) -> RpcError:
+    """An internal error whose text begins with the name of a code, as our own server writes it, as the error it was over there."""
+    if not isinstance(error, ApplicationError) or error.type != ApplicationErrorType.INTERNAL_ERROR:
+        return error
+    name, colon, text = error.message.partition(": ")
+    if not colon or name not in Code.__members__:
+        return error
+    for cls in (DeadlineExceeded, ResourceExhausted):
+        if name == cls.default_code.name:
+            return cls(text, origin=Origin.PEER)
+    error.code = Code[name]
+    return error
 
 
 def _hub_of_this_thread() -> Any:

@@ -6,16 +6,13 @@ from codec.thrift cimport Request, Route
 from governance.call cimport Call
 from libc.stdint cimport int64_t
 from poller.connection cimport Connection, Receiver
+from poller.leader cimport Leaders
 from poller.loop cimport Loop
 from poller.timers cimport Timer
 
-cdef extern from "greenlet.h":
-    ctypedef class greenlet.greenlet [object PyGreenlet]:
-        pass
-
 cdef enum:
-    GREENLET = 0     # in a parked greenlet: may block cooperatively
-    INLINE = 1       # in the loop's turn: must not block
+    GREENLET = 0     # may block cooperatively; interrupted at the deadline
+    INLINE = 1       # never blocks: nothing to interrupt
     THREAD = 2       # in a thread of the pool: may do anything
 
 
@@ -42,14 +39,6 @@ cdef class Job:
     cdef Py_ssize_t answer_size
 
 
-cdef class Parked(greenlet):
-    """A greenlet that serves call after call."""
-
-    cdef Dispatcher owner
-    cdef Job job
-    cdef list links
-
-
 cdef class Dispatcher(Receiver):
     cdef readonly Loop loop
     cdef readonly dict routes
@@ -59,11 +48,11 @@ cdef class Dispatcher(Receiver):
     cdef readonly int64_t requests
     cdef readonly int64_t errors
     cdef public bint draining
+    cdef public bint leaving           # draining, and nobody takes the connections over: peers are asked to go (TTHeader "crrst")
     cdef public object on_idle         # called when the last connection or call is gone
     cdef public object on_between      # called with a connection between two messages, if it watches for that
-    cdef object hub
     cdef object access                 # called with (call, request, code, answer size), or None
-    cdef list parked
+    cdef Leaders leaders               # who runs the loop's turns; None without a hub
     cdef object context                # contextvars.Context that every call starts from
     cdef object pool                   # gevent threadpool, made when a thread handler needs it
     cdef int64_t max_concurrency
@@ -73,9 +62,9 @@ cdef class Dispatcher(Receiver):
     cdef int column_inflight, column_requests, column_errors
 
     cdef int execute(self, Job job) except -1
-    cdef int run_inline(self, Job job) except -1
-    cdef int run_parked(self, Job job) except -1
+    cdef int run_handler(self, Job job) except -1
     cdef int answer(self, Job job, object value, object error) except -1
-    cdef int write_error(self, Job job, object error, WriteBuffer out) except -1
+    cdef int write_last_resort(self, Job job, WriteBuffer out, Py_ssize_t before) except -1
+    cdef int write_error(self, Job job, object error, WriteBuffer out, dict strings) except -1
     cdef int finish(self, Job job, int code) except -1
     cdef int refuse(self, Connection c, Request r, object error) except -1

@@ -2,27 +2,23 @@
 """From a request to its answer: the hot path between the codec and the user's handler.
 
 Theory of operation
-1. A request arrives in the loop's turn, in the hub greenlet. Its Target was prepared when the server started: which handler, wrapped in what,
-   run how.
-2. Greenlet handlers run in a *parked* greenlet, which serves call after call: making a fresh one costs ten times more. When the handler blocks,
-   the hub goes on behind the switch; when the handler is done later, its answer asks the loop for a flush.
-3. Nothing of one call is visible to the next: each starts in a copy of the start-up context; what gevent hung on the greenlet (its `rawlink`
-   call-backs, which clear gevent.local) runs at the end of the call; and a greenlet that someone else still holds a reference to, for example
-   a gevent.Timeout that was never closed, is not used again.
-4. A parked greenlet that is woken without a job was woken by mistake and goes back to sleep.
-5. At the deadline the caller is answered, and a greenlet handler is interrupted with DeadlineExceeded at the point where it waits.
-6. Whatever a handler raises becomes an answer; the worker lives on.
+1. A request arrives in the loop's turn, in the leader of that turn (poller.leader). Its Target was prepared when the server started: which
+   handler, wrapped in what, run how.
+2. The handler is called right there. It may block: then another leader goes on with the turn, and this function returns into a turn that is no
+   longer its own. An answer that is written outside of a turn asks the loop for one.
+3. Nothing of one call is visible to the next: each runs in a copy of the start-up context, and the leader clears what hung on the greenlet.
+4. At the deadline the caller is answered, and a greenlet handler is interrupted with DeadlineExceeded at the point where it waits.
+5. Whatever a handler raises becomes an answer; the worker lives on. KeyboardInterrupt is passed on to the main greenlet as well.
+6. A call whose connection breaks goes on, for it may be half done, and sees `Call.cancelled`.
 """
 
 import logging
-import sys
 
 from cpython.object cimport PyObject
-from cpython.ref cimport Py_INCREF
-from cpython.tuple cimport PyTuple_GET_SIZE
-from codec.thrift cimport CALL, ONEWAY, TTHEADER, ThriftServerProtocol
+from codec.thrift cimport ONEWAY, TTHEADER, ThriftServerProtocol
 from poller.clock cimport monotonic
 from poller.connection cimport Limits
+from poller.leader cimport Leader
 
 from contextvars import copy_context
 
@@ -41,26 +37,15 @@ from governance.call import _current
 
 cdef extern from "Python.h":
     object PyObject_Call(object f, object args, PyObject* kwargs)
-    object PyContext_CopyCurrent()
     object PyContext_Copy(object context)
     int PyContext_Enter(object context) except -1
     int PyContext_Exit(object context) except -1
     object PyContextVar_Set(object var, object value)
-    Py_ssize_t Py_REFCNT(PyObject* o)
 
-cdef extern from "greenlet.h":
-    void PyGreenlet_Import()
-    object PyGreenlet_Switch(greenlet g, PyObject* args, PyObject* kwargs)
-    bint PyGreenlet_ACTIVE(greenlet g)
-
-PyGreenlet_Import()
-
-cdef object GreenletExit = __import__("greenlet").GreenletExit
 cdef object current_var = _current
+cdef str RESET = StringKey.RESET
 
 cdef enum:
-    # Greenlets kept for re-use; each pins a 16 KiB data stack of CPython, so this bounds them to about 16 MiB.
-    MOST_PARKED = 1024
     # TTHeader int keys.
     KEY_RPC_TIMEOUT = 12
 
@@ -109,52 +94,6 @@ cdef class Job:
             runner.throw(error)
 
 
-cdef class Parked(greenlet):
-    def __init__(self, hub):
-        super().__init__(None, hub)
-
-    def rawlink(self, callback):
-        """gevent.local registers here what clears its data when the greenlet ends; for us that is the end of the call."""
-        if self.links is None:
-            self.links = []
-        self.links.append(callback)
-
-    def unlink(self, callback):
-        """Take back a `rawlink`."""
-        if self.links is not None and callback in self.links:
-            self.links.remove(callback)
-
-    def run(self):
-        cdef Dispatcher owner = self.owner
-        cdef Py_ssize_t references
-        cdef list links
-        while True:
-            if self.job is not None:
-                references = Py_REFCNT(<PyObject*>self)
-                # Set from within: greenlet takes a suspended one without a Python frame for a running one.
-                self.gr_context = PyContext_Copy(owner.context)
-                PyContextVar_Set(current_var, self.job.call)
-                owner.execute(self.job)
-                self.job = None
-                if self.links is not None:
-                    links, self.links = self.links, None
-                    for callback in links:
-                        try:
-                            callback(self)
-                        except Exception:
-                            log.exception("clearing the local data of a call failed")
-                if Py_REFCNT(<PyObject*>self) > references or len(owner.parked) >= MOST_PARKED:
-                    return
-                owner.parked.append(self)
-            try:
-                PyGreenlet_Switch(<greenlet>self.parent, NULL, NULL)
-            except GreenletExit:
-                return
-            except BaseException as error:
-                # Thrown by something that outlived its call; the call it was meant for is over.
-                log.debug("a parked greenlet was woken with %r", error)
-
-
 cdef class Dispatcher(Receiver):
     """Receives the requests of all connections of one server.
 
@@ -165,11 +104,13 @@ cdef class Dispatcher(Receiver):
     def __init__(self, Loop loop not None, dict routes not None, dict services not None, *, access=None,
                  max_concurrency=0, max_message=16384000):
         self.loop = loop
-        self.hub = loop.hub
+        if loop.hub is not None:
+            if loop.runner is None:
+                loop.runner = Leaders(loop)
+            self.leaders = <Leaders>loop.runner
         self.routes = routes
         self.services = services
         self.access = access
-        self.parked = []
         self.connections = set()
         self.context = copy_context()
         self.max_concurrency = max_concurrency
@@ -216,6 +157,7 @@ cdef class Dispatcher(Receiver):
         call.source = r
         call.connection = c
         job = Job.__new__(Job)
+        c.context = job
         job.call = call
         job.request = r
         job.connection = c
@@ -225,48 +167,41 @@ cdef class Dispatcher(Receiver):
             timeout = shorter(timeout, r.header.ints.get(KEY_RPC_TIMEOUT))
         if timeout > 0:
             call.deadline_at = monotonic() + timeout
-            job.timer = self.loop.call_at(call.deadline_at, job.interrupt)
+            if t.mode != INLINE:  # in the loop's turn nothing could interrupt it
+                job.timer = self.loop.call_at(call.deadline_at, job.interrupt)
         c.begin()
         self.inflight += 1
         if self.has_row:
             self.row[self.column_inflight] = self.inflight
-        if t.mode == INLINE:
-            return self.run_inline(job)
-        return self.run_parked(job)
-
-    cdef int run_inline(self, Job job) except -1:
-        cdef object context = PyContext_Copy(self.context)
-        PyContext_Enter(context)
-        try:
-            PyContextVar_Set(current_var, job.call)
-            self.execute(job)
-        finally:
-            PyContext_Exit(context)
-        return 0
-
-    cdef int run_parked(self, Job job) except -1:
-        cdef Parked g
-        while True:
-            if self.parked:
-                g = <Parked>self.parked.pop()
-                if g.dead:
-                    continue
-            else:
-                g = Parked(self.hub)
-                g.owner = self
-            break
-        g.job = job
-        if job.target.mode == GREENLET and job.timer is not None:
-            job.runner = g
-        PyGreenlet_Switch(g, NULL, NULL)
-        return 0
+        return self.execute(job)
 
     # ---- the handler runs -------------------------------------------------------------------------------------------
 
     cdef int execute(self, Job job) except -1:
+        cdef PyObject* leader = NULL
+        cdef Py_ssize_t references = 0
+        if self.leaders is not None and self.leaders.current != NULL:
+            leader = self.leaders.current
+            if job.timer is not None and job.target.mode == GREENLET:
+                job.runner = <object>leader
+            references = (<Leader>leader).begin()
+        self.run_handler(job)
+        if leader != NULL:
+            (<Leader>leader).end(references)
+        job.runner = None
+        self.inflight -= 1
+        if self.has_row:
+            self.row[self.column_inflight] = self.inflight
+        if self.draining and self.inflight == 0 and self.on_idle is not None:
+            self.on_idle()
+        return 0
+
+    cdef int run_handler(self, Job job) except -1:
         cdef Target t = job.target
-        cdef object value
+        cdef object value, context = PyContext_Copy(self.context)
+        PyContext_Enter(context)
         try:
+            PyContextVar_Set(current_var, job.call)
             if t.mode == THREAD:
                 value = self.in_thread(job)
             elif t.method is not None:
@@ -274,17 +209,13 @@ cdef class Dispatcher(Receiver):
             else:
                 value = t.handler(job.call, job.request.args)
         except BaseException as error:
-            job.runner = None
+            PyContext_Exit(context)
             self.answer(job, None, error)
-        else:
-            job.runner = None
-            self.answer(job, value, None)
-        self.inflight -= 1
-        if self.has_row:
-            self.row[self.column_inflight] = self.inflight
-        if self.draining and self.inflight == 0 and self.on_idle is not None:
-            self.on_idle()
-        return 0
+            if isinstance(error, KeyboardInterrupt) and self.loop.hub is not None:
+                self.loop.hub.loop.run_callback(self.loop.hub.handle_system_error, KeyboardInterrupt, error)
+            return 0
+        PyContext_Exit(context)
+        return self.answer(job, value, None)
 
     def in_thread(self, Job job):
         """Run the handler in a thread, in a context of its own; this greenlet waits meanwhile."""
@@ -306,9 +237,11 @@ cdef class Dispatcher(Receiver):
         cdef ThriftServerProtocol protocol
         cdef Py_ssize_t before
         cdef int code = OK
+        cdef dict strings
         if job.answered:
             return 0
         job.answered = True
+        c.context = None
         if job.timer is not None:
             job.timer.cancel()
             job.timer = None
@@ -317,31 +250,47 @@ cdef class Dispatcher(Receiver):
             out = c.writer()
             before = out.n
             try:
+                strings = job.call.outgoing
+                if self.leaving and r.framing & TTHEADER:
+                    strings = {**(strings or {}), RESET: "1"}
                 if error is None:
                     try:
-                        protocol.reply(r, value, out, job.call.outgoing)
+                        protocol.reply(r, value, out, strings)
                     except EncodeError as wrong:
-                        code = self.write_error(job, wrong, out)
+                        code = self.write_error(job, wrong, out, strings)
                 else:
-                    code = self.write_error(job, error, out)
+                    code = self.write_error(job, error, out, strings)
             except Exception:
-                log.exception("%s.%s: the answer could not be written; closing the connection", job.target.service, r.method)
-                out.truncate(before)
-                code = INTERNAL
-                c.close_soon()
+                code = self.write_last_resort(job, out, before)
             job.answer_size = out.n - before
             c.wrote()
         elif error is not None:
-            code = self.write_error(job, error, None)
+            try:
+                code = self.write_error(job, error, None, None)
+            except Exception:
+                log.exception("%s.%s: what the handler raised cannot be told", job.target.service, r.method)
+                code = INTERNAL
         self.finish(job, code)
         c.done()
         return 0
 
-    cdef int write_error(self, Job job, object error, WriteBuffer out) except -1:
+    cdef int write_last_resort(self, Job job, WriteBuffer out, Py_ssize_t before) except -1:
+        """The answer cannot be written, for example for what the handler put in `send_metadata`: say so, and return the Code."""
+        cdef Connection c = job.connection
+        log.exception("%s.%s: the answer could not be written", job.target.service, job.request.method)
+        out.truncate(before)
+        try:
+            (<ThriftServerProtocol>c.protocol).fail(
+                job.request, TYPE_INTERNAL, "the answer could not be written; the server's log says why", out, None)
+        except Exception:
+            out.truncate(before)
+            c.close_soon()
+        return INTERNAL
+
+    cdef int write_error(self, Job job, object error, WriteBuffer out, dict strings) except -1:
         """Write `error` as the protocol can (not at all without `out`), log what is our side's fault, and return its Code."""
         cdef Request r = job.request
         cdef ThriftServerProtocol protocol = <ThriftServerProtocol>job.connection.protocol
-        cdef dict strings = job.call.outgoing
         where = f"{job.target.service}.{r.method}"
         if isinstance(error, BusinessError):
             if out is not None:
@@ -356,7 +305,7 @@ cdef class Dispatcher(Receiver):
                     return UNKNOWN
             except EncodeError as wrong:
                 error = wrong
-        if isinstance(error, ApplicationError):
+        if isinstance(error, ApplicationError) and error.instance is None:
             type, text, code = error.type, error.message, error.code
         elif isinstance(error, RpcError):
             type, text, code = TYPE_INTERNAL, f"{error.code.name}: {error.message}", error.code
@@ -365,7 +314,7 @@ cdef class Dispatcher(Receiver):
             type, text, code = TYPE_INTERNAL, f"the answer does not fit the IDL: {error}", INTERNAL
         else:
             log.error("%s: the handler failed", where, exc_info=error)
-            type, text, code = TYPE_INTERNAL, f"biz error: {type_name(error)}: {error}", UNKNOWN
+            type, text, code = TYPE_INTERNAL, f"biz error: {type_name(error)}: {text_of(error)}", UNKNOWN
         if out is not None:
             protocol.fail(r, type, text, out, strings)
         return code
@@ -388,7 +337,7 @@ cdef class Dispatcher(Receiver):
         cdef Call call
         cdef WriteBuffer out
         cdef Py_ssize_t before, size = 0
-        cdef dict strings = {"crrst": "1"} if r.fatal else None
+        cdef dict strings = {RESET: "1"} if r.fatal or self.leaving else None
         self.errors += 1
         if self.has_row:
             self.row[self.column_errors] += 1
@@ -428,6 +377,9 @@ cdef class Dispatcher(Receiver):
 
     cdef int closed(self, Connection c, object error) except -1:
         self.connections.discard(c)
+        if c.context is not None:
+            (<Job>c.context).call.cancelled = True
+            c.context = None
         if self.draining and self.on_idle is not None and not self.connections:
             self.on_idle()
         return 0
@@ -442,18 +394,16 @@ cdef class Dispatcher(Receiver):
         self.connections.discard(c)
 
     def close(self):
-        """Close all connections and let the parked greenlets end."""
+        """Close all connections."""
         for c in list(self.connections):
             (<Connection>c).close()
-        # Greenlets end when nobody refers to them. Throwing would end them too, but never come back: their parent is the hub.
-        self.parked = []
         if self.pool is not None:
             self.pool.kill()
             self.pool = None
 
     def __repr__(self):
         return (f"<Dispatcher {len(self.connections)} connections, {self.inflight} calls, {self.requests} requests, "
-                f"{self.errors} errors, {len(self.parked)} parked>")
+                f"{self.errors} errors>")
 
 
 # Threads for handlers of mode "thread"; they share the GIL, so more would not help CPU-bound ones.
@@ -490,6 +440,13 @@ cdef dict business_strings(object error, dict strings):
 
         found[StringKey.BUSINESS_EXTRA] = json.dumps(error.extra, ensure_ascii=False)
     return found
+
+
+cdef str text_of(object error):
+    try:
+        return str(error)
+    except Exception:
+        return "(its text cannot be made)"
 
 
 cdef str type_name(object error):

@@ -20,4 +20,4 @@ cdef class Exchange(Receiver):
     cdef bint answered
 
     cdef int wait(self, double deadline) except -1
-    cdef int wake(self) except -1
+    cdef int wake_soon(self) except -1

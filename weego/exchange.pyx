@@ -5,20 +5,13 @@ The call is written and sent at once, in the caller's greenlet; the answer is re
 While no call is under way the connection stays in the loop, so that the peer's FIN or reset ends it at once.
 """
 
-import time
-
 from codec.buffer cimport WriteBuffer
-from poller.clock cimport monotonic
 from poller.connection cimport Limits
 
 from greenlet import getcurrent
 
-from codec.errors import ClosedError, DeadlineExceeded, ProtocolError, Unavailable
+from codec.errors import ClosedError, DeadlineExceeded, ProtocolError, Unavailable, UsageError
 from poller.connection import has_ended
-
-# The kernel is asked whether an idle connection still stands only when the hub has not looked for this long (seconds): a FIN that came
-# before was seen by the hub itself.
-cdef double FRESH = 0.001
 
 
 cdef class Exchange(Receiver):
@@ -45,6 +38,8 @@ cdef class Exchange(Receiver):
         cdef long long before
         if c.fd < 0:
             raise Unavailable(f"the connection to {self.address} was closed", sent=False, instance=self.address)
+        if getcurrent() is self.hub:
+            raise UsageError(IN_THE_LOOP)
         before = c.bytes_out
         out = c.writer()
         try:
@@ -57,9 +52,9 @@ cdef class Exchange(Receiver):
         c.begin()
         c.flush()
         if c.fd < 0:
-            error = self.error
-            raise Unavailable(f"the connection to {self.address} broke while the call was sent: {error.message if error else 'closed'}",
-                              sent=c.bytes_out > before, instance=self.address)
+            error, self.error = self.error, None
+            error.sent = c.bytes_out > before
+            raise error
         if route.oneway:
             self.answered = True
             c.done()
@@ -92,10 +87,16 @@ cdef class Exchange(Receiver):
         return 0
 
     cdef int wake(self) except -1:
+        """Switch to the caller, from the hub. It may have gone on for another reason meanwhile."""
         waiter = self.waiter
         self.waiter = None
         if waiter is not None:
             waiter.switch()
+        return 0
+
+    cdef int wake_soon(self) except -1:
+        if self.waiter is not None:
+            self.connection.loop.wake_after_turn(self)
         return 0
 
     cdef int message(self, Connection c, object message) except -1:
@@ -104,7 +105,7 @@ cdef class Exchange(Receiver):
         self.reply = <Reply>message
         self.answered = True
         c.done()
-        return self.wake()
+        return self.wake_soon()
 
     cdef int broken(self, Connection c, object error) except -1:
         if not self.answered:
@@ -112,15 +113,15 @@ cdef class Exchange(Receiver):
             error.instance = self.address
             self.answered = True
             c.busy = 0
-            self.wake()
+            self.wake_soon()
         return 0
 
     cdef int closed(self, Connection c, object error) except -1:
         if not self.answered:
-            what = error.message if error is not None else "it was closed by the peer"
+            what = "it was closed by the peer" if error is None else getattr(error, "message", None) or repr(error)
             self.error = Unavailable(f"no answer from {self.address}: {what}", instance=self.address)
             self.answered = True
-            return self.wake()
+            return self.wake_soon()
         if self.on_closed is not None:
             self.on_closed(self)
         return 0
@@ -132,16 +133,12 @@ cdef class Exchange(Receiver):
         self.error = DeadlineExceeded(f"no answer from {self.address} in time", instance=self.address)
         self.answered = True
         self.connection.shut(None)
-        self.wake()
+        self.wake_soon()
 
     def is_alive(self):
-        """Could a call go out now? Asks the kernel only when the hub has not looked lately."""
+        """Could a call go out now? Asks the kernel: a FIN may have come since the hub looked, and a call sent after it would be lost."""
         cdef Connection c = self.connection
-        if c.fd < 0 or c.finished or c.busy:
-            return False
-        if abs(time.time() - self.hub.loop.now()) < FRESH:
-            return True
-        return not has_ended(c.fd)
+        return c.fd >= 0 and not c.finished and not c.busy and not has_ended(c.fd)
 
     @property
     def is_reusable(self):
@@ -154,7 +151,7 @@ cdef class Exchange(Receiver):
             self.error = ClosedError("the client was closed during the call")
             self.answered = True
             self.connection.shut(None)
-            self.wake()
+            self.wake_soon()
             return
         self.on_closed = None
         self.connection.shut(None)
@@ -164,3 +161,8 @@ cdef class Exchange(Receiver):
 
 
 cdef Limits NO_LIMITS = Limits()
+
+IN_THE_LOOP = (
+    "this code runs in the event loop and must not wait, as a call does; take @inline off the handler that makes the call, "
+    "or make it from a greenlet (gevent.spawn)"
+)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
@@ -73,6 +74,11 @@ def _spec_of(service: object) -> Any:
 
 def _target(service: object, name: str, method: MethodSpec, middleware: Sequence[Middleware], timeout: float) -> Target:
     bound: Callable[..., Any] = getattr(service, method.py_name)
+    if inspect.iscoroutinefunction(bound) or inspect.isgeneratorfunction(bound) or inspect.isasyncgenfunction(bound):
+        raise ServiceError(
+            f"{type(service).__module__}.{type(service).__qualname__}.{method.py_name} is a coroutine or generator function; "
+            "write a plain `def` that returns the result: it may block cooperatively, for it runs in a greenlet"
+        )
     mode = getattr(bound, _MODE, "greenlet")
 
     def call_method(_call: Any, args: tuple[Any, ...]) -> Any:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
+import weakref
 from collections.abc import Iterable, Sequence
 from typing import Any, Self
 
@@ -12,6 +14,7 @@ from gevent._hub_local import get_hub_if_exists  # gevent has no public way to a
 from gevent.event import Event
 
 from codec.errors import UsageError
+from governance.call import current
 from governance.chain import Middleware
 from poller.loop import loop_of
 from prefork.application import Listen, LoadError
@@ -22,6 +25,8 @@ from weego.serving import Serving, ServingLimits
 __all__ = ["Server"]
 
 DEFAULT_GRACE = 30.0
+
+_servers: weakref.WeakSet[Server] = weakref.WeakSet()
 
 
 class Server:
@@ -72,6 +77,7 @@ class Server:
         self._stopped: Event | None = None
         self._thread: threading.Thread | None = None
         self._closed = False
+        _servers.add(self)
         try:
             for address in listen:
                 wanted = Listen(address)
@@ -95,7 +101,12 @@ class Server:
         if self._serving is not None or self._thread is not None:
             raise UsageError("the server was started already")
         if get_hub_if_exists() is not None:
-            self._open()
+            try:
+                self._open()
+            except BaseException:
+                self._closed = True
+                close_all(self._listeners)
+                raise
             return self
         started = threading.Event()
         failure: list[BaseException] = []
@@ -104,21 +115,27 @@ class Server:
         started.wait()
         if failure:
             self._thread.join()
+            self._closed = True
+            close_all(self._listeners)
             raise failure[0]
         return self
 
     def _run_thread(self, started: threading.Event, failure: list[BaseException]) -> None:
         try:
-            self._open()
-        except BaseException as error:
-            failure.append(error)
-            return
+            try:
+                self._open()
+            except BaseException as error:
+                failure.append(error)
+                return
+            finally:
+                started.set()
+            assert self._stopped is not None
+            self._stopped.wait()
         finally:
-            started.set()
-        assert self._stopped is not None
-        self._stopped.wait()
-        loop_of(self._hub).close()
-        gevent.get_hub().destroy(destroy_loop=True)
+            hub = get_hub_if_exists()
+            if hub is not None:
+                loop_of(hub).close()
+                hub.destroy(destroy_loop=True)
 
     def _open(self) -> None:
         self._stopped = Event()
@@ -146,19 +163,28 @@ class Server:
             self.stop()
 
     def stop(self, grace: float = DEFAULT_GRACE) -> None:
-        """Take no more connections, finish the calls under way for at most `grace` seconds, then close everything."""
+        """Take no more connections, finish the calls under way for at most `grace` seconds, then close everything.
+
+        Returns when all that is done; called by a handler, whose own call is one of those under way, at once.
+        """
         if self._closed:
             return
         self._closed = True
         if self._serving is None:
             close_all(self._listeners)
-        elif self._thread is not None:
-            self._hub.loop.run_callback_threadsafe(gevent.spawn, self._shut, grace)
-            self._thread.join()
-        else:
+        elif current() is None and get_hub_if_exists() is self._hub:
             self._shut(grace)
+        else:
+            done = threading.Event()
+            self._hub.loop.run_callback_threadsafe(gevent.spawn, self._shut, grace, done)
+            if current() is not None:
+                return
+            if self._thread is not None:
+                self._thread.join()
+            else:
+                done.wait()
 
-    def _shut(self, grace: float) -> None:
+    def _shut(self, grace: float, done: threading.Event | None = None) -> None:
         assert self._serving is not None and self._stopped is not None
         try:
             self._serving.stop_accepting(drain_queue=range(len(self._listeners)))
@@ -168,6 +194,8 @@ class Server:
             self._serving.close()
         finally:
             self._stopped.set()
+            if done is not None:
+                done.set()
 
     def __enter__(self) -> Self:
         return self.start()
@@ -178,3 +206,16 @@ class Server:
     def __repr__(self) -> str:
         state = "stopped" if self._closed else "serving" if self._serving else "new"
         return f"<Server {state} on {', '.join(self.addresses) or 'nothing'}>"
+
+
+def _after_fork() -> None:
+    """A child does not serve: its copies of the listening sockets would keep the port open when the parent is gone."""
+    for server in list(_servers):
+        server._closed = True
+        if server._serving is not None:
+            server._serving.stop_accepting()
+        for listener in server._listeners:
+            listener.sock.close()  # not the listener: the path of a unix socket is the parent's
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -74,7 +74,8 @@ class Serving:
         self.loop = loop_of(self.hub)
         times = (self.limits.idle_timeout, self.limits.frame_timeout, self.limits.write_timeout)
         shortest = min((seconds for seconds in times if seconds), default=SWEEP_MOST * 4)
-        self.loop.set_sweep_interval(min(max(shortest / 4, SWEEP_LEAST), SWEEP_MOST))
+        # The loop is the hub's: another server may have asked for more frequent looks.
+        self.loop.set_sweep_interval(min(max(shortest / 4, SWEEP_LEAST), SWEEP_MOST, self.loop.sweep_interval))
         self.connection_limits = Limits(*times)
         self.dispatcher = Dispatcher(
             self.loop,
@@ -112,6 +113,7 @@ class Serving:
         self.accepted += 1
         if self.dispatcher.draining:
             connection.watch_idle = True
+            self._done.clear()
 
     def _may_accept(self) -> bool:
         if len(self.dispatcher.connections) >= self.max_connections:
@@ -142,6 +144,7 @@ class Serving:
         """
         self._give = give
         self.dispatcher.draining = True
+        self.dispatcher.leaving = give is None
         self.dispatcher.on_between = self._between
         for connection in list(self.dispatcher.connections):
             connection.watch_idle = True

@@ -1,6 +1,7 @@
 """What emitted code stands on. Modules that `weego gen` writes import this one and nothing else of ours.
 
-`Client` comes from `weego.client` when it is first asked for, so that a module of plain types does not load the network side.
+`Client` comes from `weego.client` when it is first asked for, so that a module of plain types does not load the
+network side.
 """
 
 from __future__ import annotations

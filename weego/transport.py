@@ -6,10 +6,15 @@ have died before the first byte left costs nothing: the call goes out again on a
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
+import weakref
 from typing import Any, Protocol
 
-from codec.errors import ClosedError, Unavailable
+from greenlet import getcurrent
+
+from codec.errors import ClosedError, Unavailable, UsageError
 from codec.thrift import Reply, Route
 from poller.address import Address
 from poller.clock import monotonic
@@ -17,7 +22,7 @@ from poller.dialer import connect_blocking, connect_with_hub
 from poller.loop import Loop, loop_of
 from poller.pool import Pool, PoolStatistics
 from weego.blocking import BlockingExchange
-from weego.exchange import Exchange
+from weego.exchange import IN_THE_LOOP, Exchange
 
 __all__ = ["BlockingTransport", "HubTransport", "PoolLimits", "Transport"]
 
@@ -153,8 +158,14 @@ class HubTransport(_Pooling):
         self._pruner: Any = None
 
     def _connect(self, address: Address, deadline: float) -> Exchange:
+        if getcurrent() is self.hub:
+            raise UsageError(IN_THE_LOOP)
         fd = connect_with_hub(address, self._connect_deadline(deadline), self.hub)
-        return Exchange(self.loop, fd, address.text, self._limits.framing, self._limits.max_message, self._ended)
+        try:
+            return Exchange(self.loop, fd, address.text, self._limits.framing, self._limits.max_message, self._ended)
+        except BaseException:
+            os.close(fd)
+            raise
 
     def _ended(self, exchange: Exchange) -> None:
         self._pool.discard(exchange.address, exchange)
@@ -175,8 +186,18 @@ class HubTransport(_Pooling):
         self.loop.close()
 
     def close(self) -> None:
-        """Close all idle connections; those under way when their calls end."""
-        super().close()
+        """Close all idle connections; those under way when their calls end. From another thread: soon."""
+        from gevent._hub_local import get_hub_if_exists  # gevent has no public way to ask without making one
+
+        hub = self.hub
+        self._closed = True
+        if get_hub_if_exists() is hub or hub.loop is None or hub.thread_ident not in sys._current_frames():
+            self._close()
+        else:
+            hub.loop.run_callback_threadsafe(self._close)
+
+    def _close(self) -> None:
+        self._pool.close()
         if self._pruner is not None:
             self._pruner.cancel()
             self._pruner = None
@@ -188,10 +209,14 @@ class BlockingTransport(_Pooling):
     def __init__(self, limits: PoolLimits) -> None:
         super().__init__(limits)
         self._lock = threading.Lock()
+        self._exchanges: weakref.WeakSet[BlockingExchange] = weakref.WeakSet()
 
     def _connect(self, address: Address, deadline: float) -> BlockingExchange:
         fd = connect_blocking(address, self._connect_deadline(deadline))
-        return BlockingExchange(fd, address.text, self._limits.framing, self._limits.max_message)
+        exchange = BlockingExchange(fd, address.text, self._limits.framing, self._limits.max_message)
+        with self._lock:
+            self._exchanges.add(exchange)
+        return exchange
 
     def _take(self, address: str) -> Any:
         with self._lock:
@@ -202,8 +227,10 @@ class BlockingTransport(_Pooling):
             super()._give(exchange)
 
     def after_fork(self) -> None:
-        """Without the lock: who held it is not in this process."""
-        self._pool.close()
+        """Without the lock: who held it is not in this process. Those in use too: the threads that used them are not here either."""
+        self._closed = True
+        for exchange in list(self._exchanges):
+            exchange.close()
 
     def close(self) -> None:
         """Close all idle connections; those under way when their calls end."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import gc
 import io
 import struct as pack
@@ -719,7 +720,8 @@ def test_negative_sizes(type, wire, content):
 
 
 def test_a_claim_that_fits_is_still_not_believed():
-    # Two million structs of one byte each could be there, so the count passes; the list must grow with what really comes.
+    # Two million structs of one byte each could be there, so the count passes; the list must grow with what really
+    # comes.
     cls = one(List(POINT))
     data = field(15, 1, b"\x0c" + pack.pack(">i", 2_000_000)) + b"\xff" * 2_000_000
     tracemalloc.start()
@@ -856,6 +858,33 @@ def test_unknown_enum_numbers_are_not_remembered():
     assert len(Color._value2member_map_) == known
 
 
+def test_an_enum_may_have_no_members():
+    class Nothing(stub.Enum):
+        pass
+
+    cls = one(EnumType(Nothing))
+    assert cls.__plan__.loads(b"\0").x is None
+    back = cls.__plan__.loads(field(8, 1, b"\0\0\0\7") + b"\0")
+    assert back.x == 7
+    assert dumps(back) == field(8, 1, b"\0\0\0\7") + b"\0"
+
+
+def test_a_plain_enum_refuses_unknown_numbers():
+    class Plain(enum.IntEnum):
+        ONE = 1
+
+    cls = one(EnumType(Plain))
+    assert cls.__plan__.loads(field(8, 1, b"\0\0\0\1") + b"\0").x is Plain.ONE
+    refused(cls, field(8, 1, b"\0\0\0\7") + b"\0", ProtocolErrorKind.INVALID_DATA, r"^One\.x: 7 is not a Plain")
+
+
+def test_enums_without_a_zero_read_as_number_zero():
+    class Late(stub.Enum):
+        ONE = 1
+
+    assert one(EnumType(Late)).__plan__.loads(b"\0").x == 0
+
+
 def test_plans_go_with_their_classes():
     import weakref
 
@@ -890,7 +919,22 @@ def test_plans_describe_themselves_and_are_compiled_once():
 
 def test_value_hash_is_what_structs_use():
     assert plan.value_hash([1, {"a": {2}}]) == plan.value_hash([1, {"a": frozenset({2})}])
-    assert plan.value_hash("a") == hash("a")
+    assert plan.value_hash(1) == plan.value_hash(1.0) == plan.value_hash(True) == plan.value_hash(Color.GREEN)
+    assert plan.value_hash(-(2**63)) == plan.value_hash(-(2.0**63))
+    assert plan.value_hash(2**70) == plan.value_hash(2.0**70)
+    assert plan.value_hash(2**63) == plan.value_hash(2.0**63)
+    assert plan.value_hash(b"a") == plan.value_hash(bytearray(b"a"))
+    assert plan.value_hash(float("inf")) != plan.value_hash(float("-inf"))
+
+
+def test_hashes_of_structs_do_not_collide_on_demand():
+    """Each i64 has others with the same Python hash; structs made of such must still differ, or sets of them would
+    crawl."""
+    cls = struct("Five", *(Field(i, f"f{i}", I64) for i in range(1, 6)))
+    alike = [-(2**61 - 1) * 3, -(2**61 - 1), 0, 2**61 - 1, (2**61 - 1) * 4, -1, -2]
+    assert len({hash(n) for n in alike}) < len(alike)
+    values = [cls(f1=a, f2=b, f3=c) for a in alike for b in alike for c in alike]
+    assert len({hash(value) for value in values}) == len(values)
 
 
 # ---------------------------------------------------------------- peers

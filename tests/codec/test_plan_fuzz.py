@@ -38,8 +38,8 @@ from weego.stub import (
 
 pytestmark = pytest.mark.fuzz
 
-# Schemas and values are made by a seeded generator, because hypothesis' own way of building classes is slow; hypothesis picks
-# the seed, remembers those that failed, and mutates bytes.
+# Schemas and values are made by a seeded generator, because hypothesis' own way of building classes is slow;
+# hypothesis picks the seed, remembers those that failed, and mutates bytes.
 LEAVES: list[Type] = [BOOL, BYTE, I16, I32, I64, DOUBLE, STRING, BINARY, UUID, EnumType(Color)]
 NUMBERS = itertools.count()
 

@@ -250,7 +250,9 @@ class Body:
 
 def main():
     folder = sys.argv[1]
-    logging.basicConfig(level="DEBUG", format="%(asctime)s %(levelname)s %(process)d %(name)s %(message)s", stream=sys.stderr)
+    logging.basicConfig(
+        level="DEBUG", format="%(asctime)s %(levelname)s %(process)d %(name)s %(message)s", stream=sys.stderr
+    )
 
     def on_ready(info):
         with open(f"{folder}/ready.tmp", "w") as file:

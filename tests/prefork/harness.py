@@ -148,7 +148,9 @@ class Server:
 
     def workers(self, generation=None) -> set[int]:
         """Pids of live workers (of one generation)."""
-        return set(self.children("worker" if generation is None else f" gen {generation} ")) - set(self.children("loader"))
+        return set(self.children("worker" if generation is None else f" gen {generation} ")) - set(
+            self.children("loader")
+        )
 
     def wait_log(self, text, times=1):
         until(lambda: self.log.count(text) >= times, f"{text!r} in the log")

@@ -59,14 +59,16 @@ def test_every_way_to_stop_frees_the_port(server, signum):
 
 
 def test_what_is_queued_is_served_before_a_stop(server):
-    with server(workers=1, keeps_connections=True, graceful_timeout=3) as s:
+    with server(workers=1, keeps_connections=True, graceful_timeout=5) as s:
         with s.connect() as busy, contextlib.ExitStack() as stack:
-            busy.send(b"sleep 0.5")  # the only worker is blocked, so the others stay in the queue
+            busy.who()
+            busy.send(b"sleep 2")  # the only worker is blocked, so the others stay in the queue
+            time.sleep(0.3)
             s.signal(signal.SIGTERM)
-            waiting = [stack.enter_context(s.connect()) for _ in range(5)] if _is_open(s) else []
+            waiting = [stack.enter_context(s.connect()) for _ in range(5)]
             for client in waiting:
                 client.send(b"queued")
-            assert busy.receive() == b"sleep 0.5"
+            assert busy.receive() == b"sleep 2"
             assert all(client.receive() == b"queued" for client in waiting)
         assert s.wait_exit() == 0
 
@@ -116,8 +118,7 @@ def test_term_at_any_moment_of_the_start(tmp_path):
             s.wait_log("weego test starts")
             time.sleep(rng.random() * 0.12)
             s.signal(signal.SIGTERM)
-            # the log line comes a moment before the handlers are in place
-            assert s.wait_exit() in (0, -signal.SIGTERM)
+            assert s.wait_exit() == 0
             assert "SIGKILL" not in s.log
         finally:
             s.__exit__()
@@ -223,8 +224,7 @@ def test_a_killed_worker_is_replaced_and_no_connect_fails(server):
         os.kill(victim, signal.SIGKILL)
         for _ in range(20):
             with s.connect() as client:
-                with contextlib.suppress(ConnectionError):  # queued at the victim's? there is no such thing: shared queue
-                    assert client.call(b"x") == b"x"
+                assert client.call(b"x") == b"x"
         s.wait_log("was killed by SIGKILL")
         until(lambda: len(s.workers()) == 2 and victim not in s.workers(), "two workers")
 
@@ -367,7 +367,7 @@ def test_orphans_of_others_are_reaped(server, tmp_path):
         "os.wait()\n"
     )
     with server(code="daemons") as s:
-        until(lambda: all("zombie" != psutil.Process(pid).status() for pid in s.children()), "no zombie")
+        until(lambda: all(psutil.Process(pid).status() != "zombie" for pid in s.children()), "no zombie")
         assert len(s.children()) == 3
 
 
@@ -558,19 +558,15 @@ def test_a_reload_under_load_loses_nothing(server):
     assert "SIGKILL" not in s.log
 
 
-def test_idle_connections_go_over_too_and_the_spread_stays_even(server):
+def test_idle_connections_go_over_too(server):
     with server(workers=2) as s, contextlib.ExitStack() as stack:
-        clients = [stack.enter_context(s.connect()) for _ in range(40)]
+        clients = [stack.enter_context(s.connect()) for _ in range(300)]
         for client in clients:
             client.who()
         s.reload()
         until(lambda: not s.workers(1), "the old generation to leave")
-        load = {}
-        for client in clients:
-            pid, generation = client.who()
-            assert generation == 2
-            load[pid] = load.get(pid, 0) + 1
-        assert sorted(load.values())[0] >= 15, load
+        assert {client.who()[1] for client in clients} == {2}
+    assert "SIGKILL" not in s.log
 
 
 def test_takers_killed_in_the_middle_of_a_hand_over(server):
@@ -630,7 +626,8 @@ def test_a_worker_holds_no_more_than_it_needs(server):
     """Neither the master's ends of channels nor a sibling's, or the end of file would never come."""
     with server(workers=3) as s:
         sockets = {
-            pid: {what for what in descriptors(pid).values() if what.startswith("socket:")} for pid in [*s.workers(), s.process.pid]
+            pid: {what for what in descriptors(pid).values() if what.startswith("socket:")}
+            for pid in [*s.workers(), s.process.pid]
         }
         master = sockets.pop(s.process.pid)
         listeners = set.intersection(*sockets.values())

@@ -1,0 +1,1 @@
+# Nothing for Python: the scanner is used by native code alone.

@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Emit = Callable[..., Any]
+
+
+def test_defaults(emit: Emit, data: Path) -> None:
+    made = emit([data / "values.thrift"])
+    values, shared = made.load("values"), made.load("shop.shared")
+    found = values.Defaults(must="m")
+    expected = {
+        "number": 12, "tags": ["a", "b"], "spot": values.Point(x=1), "given": values.Point(x=9, label="nine"),
+        "status": shared.Status.FAILED, "maybe": None, "count": 3, "numbers": [1], "pairs": {(1, 2), (3, 4)},
+        "must": "m", "with_default": 4, "base": None, "id": values.ID, "zero": shared.Status.OK, "none": [],
+        "empty": {}, "nowhere": None, "typed": {1, 2}, "sets": set(),
+    }  # fmt: skip
+    assert {name: getattr(found, name) for name in expected} == expected
+    with pytest.raises(TypeError, match="must"):
+        values.Defaults()
+
+
+def test_nothing_is_shared_between_instances(emit: Emit, data: Path) -> None:
+    values = emit([data / "values.thrift"]).load("values")
+    one, two = values.Defaults(must=""), values.Defaults(must="")
+    for name in ("tags", "spot", "given", "numbers", "pairs", "none", "empty", "typed", "sets"):
+        assert getattr(one, name) is not getattr(two, name), name
+    one.tags.append("x")
+    one.spot.x = 100
+    assert values.Defaults(must="").tags == ["a", "b"]
+    assert values.HERE.x == 1
+
+
+def test_wire_round_trip(emit: Emit, data: Path) -> None:
+    values = emit([data / "values.thrift"]).load("values")
+    plan = values.Defaults.__plan__
+    found = values.Defaults(must="m", nowhere=values.Point(x=3), sets={frozenset({1})}, count=8)
+    assert plan.loads(plan.dumps(found)) == found
+    tree = values.Tree(
+        name="a", children=[values.Tree(name="b")], by_name={"c": values.Tree()}, parent=values.Tree(name="p")
+    )
+    assert values.Tree.__plan__.loads(values.Tree.__plan__.dumps(tree)) == tree
+
+
+def test_absent_fields_get_their_defaults(emit: Emit) -> None:
+    made = emit(
+        "enum E { A = 4 }\nstruct Old { 1: optional i32 a }\n"
+        "struct New { 1: optional i32 a, 2: i32 b = 7, 3: list<i32> c = [1], 4: optional string d, 5: optional i32 e = 9,"
+        " 6: string f, 7: E g, 8: E h = E.A }"
+    ).load("main")
+    found = made.New.__plan__.loads(made.Old.__plan__.dumps(made.Old()))
+    assert found == made.New()
+    assert (found.b, found.c, found.d, found.e, found.f, int(found.g), found.h) == (7, [1], None, 9, "", 0, made.E.A)
+
+
+def test_names_that_collide(emit: Emit, data: Path) -> None:
+    made = emit([data / "collisions.thrift"])
+    names, shared = made.load("shop.collisions"), made.load("shop.shared")
+    found = names.Shadows(Base=shared.Base(id="1"), self="me", class_=2, class__=1, copy="c")
+    assert (found.own, found.list, found.int, found.bool, found.stub) == (names.Base(own=2), ["x"], 7, True, 20)
+    assert names.Shadows.__plan__.loads(names.Shadows.__plan__.dumps(found)) == found
+    assert copy.copy(found) == found
+    assert found.copy_(str="s").str == "s"
+    assert pickle.loads(pickle.dumps(found)) == found
+    assert {field.wire_name for field in names.Shadows.__plan__.fields if field.wire_name} == {"class", "__private"}
+
+
+def test_unions(emit: Emit, data: Path) -> None:
+    names = emit([data / "collisions.thrift"]).load("shop.collisions")
+    found = names.Choice(which="text")
+    assert (found.which_, found.value_, found.which, found.value) == ("which", "text", "text", None)
+    found.value = 3
+    assert (found.which_, found.value_, found.which) == ("value", 3, None)
+    assert names.Choice.__plan__.loads(names.Choice.__plan__.dumps(found)) == found
+    with pytest.raises(ValueError, match="exactly one"):
+        names.Choice(value=1, which="x")
+    match found:
+        case names.Choice(value=int(number)):
+            assert number == 3
+        case _:
+            pytest.fail("the pattern should match")
+
+
+def test_union_members_start_unset(emit: Emit) -> None:
+    main = emit("union U { 1: i32 a = 1, 2: list<i32> b }").load("main")
+    assert (main.U(b=[]).a, main.U(b=[]).b) == (None, [])
+
+
+def test_exceptions(emit: Emit, data: Path) -> None:
+    made = emit([data / "collisions.thrift"])
+    broken = made.load("shop.collisions").Broken
+    refused = made.load("shop.shared").Refused
+    with pytest.raises(broken) as raised:
+        raise broken(args_="why")
+    assert (raised.value.args_, raised.value.args) == ("why", ())
+    assert "too late" in str(refused(message="too late"))
+    assert isinstance(refused(), Exception)
+    assert refused() == refused()
+
+
+def test_recursion_and_empty_structs(emit: Emit) -> None:
+    main = emit("struct A { 1: B b }\nstruct B { 1: list<A> a }\nstruct E {}\nexception X {}").load("main")
+    found = main.A(b=main.B(a=[main.A()]))
+    assert main.A.__plan__.loads(main.A.__plan__.dumps(found)) == found
+    assert main.E() == main.E()
+    assert str(main.X()) == ""
+
+
+def test_docs(emit: Emit) -> None:
+    made = emit('/** About S: "x". */\nstruct S {\n  1: i32 a // about a\n}')
+    assert made.load("main").S.__doc__ == 'About S: "x".'
+    assert '    a: int\n    """about a"""\n' in made.text("main/main.py")
