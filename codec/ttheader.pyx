@@ -185,7 +185,6 @@ cdef int write_text(WriteBuffer out, object text) except -1:
 cdef Py_ssize_t begin_header(WriteBuffer out, int32_t seqid, int flags, dict ints, dict strings) except -1:
     """Write a header; EncodeError when an info does not fit. The buffer is as before when it fails."""
     cdef Py_ssize_t start = out.n, info, size, pairs
-    cdef uint16_t key_number
     reserve(out, HEADER_FIXED + 2)
     put32(out.p + start, 0)
     put16(out.p + start + 4, MAGIC)
@@ -212,12 +211,10 @@ cdef Py_ssize_t begin_header(WriteBuffer out, int32_t seqid, int flags, dict int
         if ints:
             write_count(out, BLOCK_INTS, len(ints))
             for number, value in ints.items():
-                try:
-                    key_number = number
-                except (OverflowError, TypeError):
-                    raise EncodeError(f"TTHeader int keys are numbers from 0 to {MAX_VALUE}, got {number!r}") from None
+                if not isinstance(number, int) or not 0 <= number <= MAX_VALUE:
+                    raise EncodeError(f"TTHeader int keys are numbers from 0 to {MAX_VALUE}, got {number!r}")
                 reserve(out, 2)
-                put16(out.p + out.n, key_number)
+                put16(out.p + out.n, <uint16_t>number)
                 out.n += 2
                 write_text(out, value)
         size = out.n - info

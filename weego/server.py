@@ -13,7 +13,7 @@ import gevent
 from gevent._hub_local import get_hub_if_exists  # gevent has no public way to ask without making one
 from gevent.event import Event
 
-from codec.errors import UsageError
+from codec.errors import ClosedError, UsageError
 from governance.call import current
 from governance.chain import Middleware
 from poller.loop import loop_of
@@ -85,11 +85,12 @@ class Server:
         except (BindError, LoadError) as error:
             close_all(self._listeners)
             raise UsageError(str(error)) from None
+        self._addresses = [listener.actual for listener in self._listeners]
 
     @property
     def addresses(self) -> list[str]:
         """Where the server listens, with the ports that were chosen."""
-        return [listener.actual for listener in self._listeners]
+        return list(self._addresses)
 
     @property
     def serving(self) -> Serving | None:
@@ -98,6 +99,8 @@ class Server:
 
     def start(self) -> Self:
         """Serve in the background. Returns the server."""
+        if self._closed:
+            raise ClosedError("the server was stopped; make a new one")
         if self._serving is not None or self._thread is not None:
             raise UsageError("the server was started already")
         if get_hub_if_exists() is not None:
@@ -151,14 +154,16 @@ class Server:
 
     def serve_forever(self) -> None:
         """Serve until `stop` is called from another greenlet or thread, or the process gets a KeyboardInterrupt."""
-        if self._thread is not None:
-            self._thread.join()
-            return
-        if self._serving is None:
+        if self._closed:
+            raise ClosedError("the server was stopped; make a new one")
+        if self._thread is None and self._serving is None:
             self._open()
-        assert self._stopped is not None
         try:
-            self._stopped.wait()
+            if self._thread is not None:
+                self._thread.join()
+            else:
+                assert self._stopped is not None
+                self._stopped.wait()
         except KeyboardInterrupt:
             self.stop()
 

@@ -77,7 +77,9 @@ def test_equality_knows_case_and_repeats():
         hash(Metadata())
 
 
-@pytest.mark.parametrize("how", [copy.copy, copy.deepcopy, Metadata.copy, Metadata, lambda m: pickle.loads(pickle.dumps(m))])
+@pytest.mark.parametrize(
+    "how", [copy.copy, copy.deepcopy, Metadata.copy, Metadata, lambda m: pickle.loads(pickle.dumps(m))]
+)
 def test_a_copy_has_the_repeats_and_a_life_of_its_own(how):
     metadata = Metadata([("a", "1"), ("A", "2")])
     other = how(metadata)

@@ -37,7 +37,10 @@ HELLO = stub.ServiceSpec(
         stub.MethodSpec("total", args=(stub.Field(1, "numbers", stub.List(stub.I64)),), result=stub.I64),
         stub.MethodSpec(
             "tree",
-            args=(stub.Field(1, "root", stub.StructType(Node)), stub.Field(2, "names", stub.Map(stub.STRING, stub.I32))),
+            args=(
+                stub.Field(1, "root", stub.StructType(Node)),
+                stub.Field(2, "names", stub.Map(stub.STRING, stub.I32)),
+            ),
             result=stub.StructType(Node),
         ),
         stub.MethodSpec(
