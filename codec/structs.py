@@ -35,7 +35,7 @@ class Struct(StructBase):
     __slots__ = ()
     __plan__: ClassVar[StructPlan]
 
-    def copy(self, **changes: Any) -> Self:
+    def copy(self, /, **changes: Any) -> Self:
         """A shallow copy, with the given fields replaced. TypeError for a field that does not exist."""
         new = copy.copy(self)
         _change(new, changes)

@@ -110,9 +110,8 @@ class Master:
         self._incoming: Generation | None = None
         self._reload_wanted = False
         self._size_change = 0
-        self._replaces: dict[
-            int, WorkerProcess
-        ] = {}  # slot of the current generation → worker that leaves when it is filled
+        # Slot of the current generation → the worker that leaves once the slot is filled again.
+        self._replaces: dict[int, WorkerProcess] = {}
         self._pidfile: Pidfile | None = None
         self._started = monotonic()
         self._loop: Loop

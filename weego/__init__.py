@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from governance.call import Call, current
     from governance.chain import Handler, Middleware
     from weego.client import Client
+    from weego.routes import ServiceError, inline, thread
     from weego.server import Server
 
 __version__ = "0.1.0"
@@ -57,6 +58,7 @@ __all__ = [
     "ResourceExhausted",
     "RpcError",
     "Server",
+    "ServiceError",
     "Struct",
     "Unavailable",
     "Union",
@@ -66,6 +68,8 @@ __all__ = [
     "WeegoError",
     "__version__",
     "current",
+    "inline",
+    "thread",
 ]
 
 _HOME = {
@@ -92,6 +96,7 @@ _HOME = {
     "governance.call": ("Call", "current"),
     "governance.chain": ("Handler", "Middleware"),
     "weego.client": ("Client",),
+    "weego.routes": ("ServiceError", "inline", "thread"),
     "weego.server": ("Server",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}

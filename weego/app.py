@@ -52,7 +52,10 @@ class App:
         if config.server.app_dir not in sys.path:
             sys.path.insert(0, config.server.app_dir)
         self.config = config
-        self.classes = [load_service(self.conf, service.class_) for service in config.service]
+        self.classes = [
+            load_service(configuration.locate(self.conf, "service", index, "class"), service.class_)
+            for index, service in enumerate(config.service)
+        ]
         return Settings(
             name=config.server.name,
             workers=config.server.worker_count(),
@@ -120,9 +123,9 @@ def import_rooms() -> None:
         importlib.import_module(name)
 
 
-def load_service(conf: str, name: str) -> type[Any]:
-    """The class that `name` (``package.module:Class``) means. LoadError says where it is wrong and why."""
-    where = f'{conf}: [[service]] class = "{name}"'
+def load_service(place: str, name: str) -> type[Any]:
+    """The class that `name` (``package.module:Class``, from file and line `place`) means. LoadError says what is wrong with it."""
+    where = f'{place}: [[service]] class = "{name}"'
     module_name, colon, class_name = name.partition(":")
     if not colon or not module_name or not class_name:
         raise LoadError(f"{where}: write it as package.module:Class")
@@ -183,7 +186,8 @@ def run_master(conf: str) -> int:
     from prefork import Master
     from weego import log
 
-    log.setup(None, "master")
+    # Until the configuration is read and all is well, a person at a terminal or a unit's journal wants one line: why it did not start.
+    log.setup({"level": "warning", "format": "text"}, "master")
     return Master(App(conf), version=weego.__version__, on_ready=announce).run()
 
 
@@ -197,7 +201,7 @@ def announce(ready: Ready) -> None:
     lines.append(f"  serving on {addresses}")
     if ready.extra.get("admin"):
         lines.append(f"  admin on {ready.extra['admin']}")
-    lines.append("  stop: Ctrl-C   reload: kill -HUP %d" % ready.pid)
+    lines.append(f"  stop: Ctrl-C   reload: kill -HUP {ready.pid}")
     try:
         os.write(2, ("\n".join(lines) + "\n").encode())
     except OSError:

@@ -227,7 +227,7 @@ class Client:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
+        Client.close(self)  # an IDL may have a method of that name
 
     def __repr__(self) -> str:
         state = "closed" if self._is_closed else "open"

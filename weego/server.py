@@ -190,7 +190,8 @@ class Server:
                 done.wait()
 
     def _shut(self, grace: float, done: threading.Event | None = None) -> None:
-        assert self._serving is not None and self._stopped is not None
+        assert self._serving is not None
+        assert self._stopped is not None
         try:
             self._serving.stop_accepting(drain_queue=range(len(self._listeners)))
             close_all(self._listeners)

@@ -23,7 +23,7 @@ from weego.dispatch import Dispatcher
 from weego.log import Access
 from weego.routes import build
 
-__all__ = ["ServingLimits", "Serving"]
+__all__ = ["Serving", "ServingLimits"]
 
 log = logging.getLogger("weego.worker")
 

@@ -44,6 +44,8 @@ def test_the_floor_echoes_and_ends(loadgen: str) -> None:
 def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder in which `bench/peers/probe.py` is what a test makes it."""
     (tmp_path / "bench" / "peers").mkdir(parents=True)
+    for package in ("bench", "bench/peers"):  # a real package, so that an installed checkout's does not stand in for it
+        (tmp_path / package / "__init__.py").touch()
     monkeypatch.setattr(peer, "BENCH", tmp_path / "bench")
     monkeypatch.delenv("PYTHONPATH", raising=False)
     assert sys.executable

@@ -44,9 +44,9 @@ def test_protocol_ids_that_kitex_takes(protocol):
     assert header_of(ttheader(b"", protocol=protocol)).protocol_id == protocol
 
 
-@pytest.mark.parametrize("protocol", sorted({*range(256)} - {0x00, 0x03, 0x04, 0x10, 0x11}))
-def test_protocol_ids_that_it_does_not(protocol):
-    assert refused(ttheader(b"", protocol=protocol)) == f"TTHeader: unsupported protocol id {protocol:#04x}"
+def test_protocol_ids_that_it_does_not():
+    for protocol in {*range(256)} - {0x00, 0x03, 0x04, 0x10, 0x11}:
+        assert refused(ttheader(b"", protocol=protocol)) == f"TTHeader: unsupported protocol id {protocol:#04x}"
 
 
 def test_blocks_in_any_order_repeated_and_with_padding_between():
@@ -122,9 +122,9 @@ def test_info_area_longer_than_the_packet(words):
     assert "longer than the packet" in refused(ttheader(b"payload", words=words))
 
 
-@pytest.mark.parametrize("block", sorted({*range(256)} - {0x00, 0x01, 0x10, 0x11}))
-def test_unknown_info_blocks_are_fatal(block):
-    assert f"unknown info block {block:#04x}" in refused(ttheader(b"", bytes((block,))))
+def test_unknown_info_blocks_are_fatal():
+    for block in {*range(256)} - {0x00, 0x01, 0x10, 0x11}:
+        assert f"unknown info block {block:#04x}" in refused(ttheader(b"", bytes((block,))))
 
 
 @pytest.mark.parametrize(

@@ -86,7 +86,7 @@ def text(value: str | bytes) -> bytes:
 
 
 def field(kind: int, number: int, value: bytes) -> bytes:
-    return struct.pack("!bh", kind, number) + value
+    return struct.pack("!Bh", kind, number) + value
 
 
 def message_struct(value: str) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import sys
 from pathlib import Path
 
@@ -51,8 +52,6 @@ def typed(command: str) -> list[str]:
 
 
 def which(command: list[str], environment: dict[str, str]) -> list[str]:
-    import shutil
-
     found = shutil.which(command[0], path=environment["PATH"])
     assert found, f"{command[0]}: not found"
     return [found, *command[1:]]
