@@ -73,6 +73,14 @@ cdef struct Marks:
     Py_ssize_t frame
 
 
+cdef struct Head:
+    int type
+    int32_t seqid
+    const uint8_t* name
+    Py_ssize_t name_size
+    bint strict
+
+
 cdef class ThriftProtocol(Protocol):
     cdef Py_ssize_t max_message
     cdef Scan* progress              # of a buffered message that has not arrived whole; NULL between messages
@@ -91,7 +99,10 @@ cdef class ThriftServerProtocol(ThriftProtocol):
     cdef dict routes                 # bytes → Route, over all services
     cdef dict services               # str → dict of the same
 
+    cdef Route last                  # of the last message without a TTHeader, where it had one
+
     cdef Route route_for(self, bytes name, Header header)
+    cdef int find_route(self, Request r, Head* head) except -1
     cdef int reply(self, Request request, object value, WriteBuffer out, dict strings) except -1
     # 1: an exception of the IDL was written as the method's reply. 0: it is not declared, nothing was written.
     cdef int declared(self, Request request, object error, WriteBuffer out, dict strings) except -1

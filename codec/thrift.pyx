@@ -16,6 +16,7 @@ A ThriftServerProtocol turns bytes into Requests and writes replies; a ThriftCli
 Neither knows sockets, clocks or tasks.
 """
 
+cimport cython
 from codec.buffer cimport get32, left, put32, reserve
 from codec.scan cimport scan, scan_start, scan_start_value
 from codec.ttheader cimport begin_header, end_header, read_header
@@ -23,7 +24,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.stdint cimport INT32_MAX, uint32_t
 from libc.stdlib cimport free, malloc
-from libc.string cimport memcpy
+from libc.string cimport memcmp, memcpy
 
 from codec.errors import (
     ApplicationError,
@@ -77,6 +78,8 @@ cdef class Route:
         return f"<Route {self.name.decode()}>"
 
 
+# One for each message: the memory is kept for the next instead of going back to the allocator.
+@cython.freelist(64)
 cdef class Request:
     """A call that arrived.
 
@@ -103,14 +106,6 @@ cdef class Reply:
 
     def __repr__(self):
         return f"<Reply seq {self.seqid} {self.error or self.value!r}>"
-
-
-cdef struct Head:
-    int type
-    int32_t seqid
-    const uint8_t* name
-    Py_ssize_t name_size
-    bint strict
 
 
 cdef int read_head(const uint8_t** p, const uint8_t* end, Head* h) except -1:
@@ -388,6 +383,20 @@ cdef class ThriftServerProtocol(ThriftProtocol):
                     return (<dict?>methods).get(name)
         return self.routes.get(name)
 
+    cdef int find_route(self, Request r, Head* head) except -1:
+        """Set the route and name of `r`. Most connections call one method again and again: that needs no look-up."""
+        cdef Route last = self.last
+        if (last is not None and r.header is None and head.name_size == PyBytes_GET_SIZE(last.name)
+                and memcmp(head.name, PyBytes_AS_STRING(last.name), head.name_size) == 0):
+            r.name = last.name
+            r.route = last
+            return 0
+        r.name = PyBytes_FromStringAndSize(<const char*>head.name, head.name_size)
+        r.route = self.route_for(r.name, r.header)
+        if r.header is None:
+            self.last = r.route
+        return 0
+
     cdef object receive(self, Cursor* c):
         cdef Envelope e
         cdef Header header
@@ -409,13 +418,12 @@ cdef class ThriftServerProtocol(ThriftProtocol):
         body.end = e.end
         if read_head(&body.p, body.end, &head) == 0:
             raise ProtocolError(f"a message of {body.end - e.body} bytes ends inside its head")
-        r.name = PyBytes_FromStringAndSize(<const char*>head.name, head.name_size)
         r.type = head.type
         r.seqid = head.seqid
         r.strict = head.strict
         if head.name_size == 0:
             raise ProtocolError("a message without a method name")
-        r.route = self.route_for(r.name, header)
+        self.find_route(r, &head)
         if r.type != CALL and r.type != ONEWAY:
             r.error = ApplicationError(f"a server takes calls, not messages of type {r.type}",
                                        ApplicationErrorType.INVALID_MESSAGE_TYPE)
@@ -483,7 +491,7 @@ cdef class ThriftServerProtocol(ThriftProtocol):
         cdef Marks m
         cdef Py_ssize_t start = out.n
         if request.route is None:
-            raise UsageError(f"{request!r}: there is no such method; answer with a failure")
+            raise UsageError(f"there is no such method as {request.name!r}; answer with a failure")
         try:
             self.begin(request, &m, REPLY, out, strings)
             request.route.result.encode_value(value, out)
@@ -497,7 +505,7 @@ cdef class ThriftServerProtocol(ThriftProtocol):
         cdef Marks m
         cdef Py_ssize_t start = out.n
         if request.route is None:
-            raise UsageError(f"{request!r}: there is no such method; answer with a failure")
+            raise UsageError(f"there is no such method as {request.name!r}; answer with a failure")
         try:
             self.begin(request, &m, REPLY, out, strings)
             if request.route.result.encode_exception(error, out) == 0:

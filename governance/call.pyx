@@ -1,6 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False
 """The facts of one RPC, on either side of it. Made for each call and never used again for another."""
 
+cimport cython
 from poller.clock cimport monotonic
 
 from contextvars import ContextVar
@@ -15,6 +16,8 @@ cdef int LOG_ID = 2
 _current = ContextVar("weego.call")
 
 
+# The memory is kept for the next; the object is a new one each time.
+@cython.freelist(64)
 cdef class Call:
     """One RPC: which method, for whom, until when.
 

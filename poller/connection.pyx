@@ -102,8 +102,8 @@ cdef class Connection(Pollable):
 
     cdef int ready(self, uint32_t events) except -1:
         if events & EPOLLERR:
-            if events & EPOLLIN and self.may_process():
-                # A server that refuses a message answers, closes, and so resets: its answer is still there to be read.
+            if events & EPOLLIN and self.busy and self.may_process():
+                # A client: a server that refuses a message answers, closes, and so resets; its answer is still there to be read.
                 self.more = True
                 self.receive()
             if self.fd >= 0 and not self.is_again:
@@ -154,6 +154,8 @@ cdef class Connection(Pollable):
                 return self.settle()
             self.bytes_in += r
             self.last_active = self.loop.polled
+            # A full read leaves something in the kernel. Noted now, for a handler that blocks takes this greenlet out of here.
+            self.more = to_end or r == room
             if self.input is None:
                 if not self.process_scratch(r):
                     return 0
@@ -304,13 +306,16 @@ cdef class Connection(Pollable):
         if self.output is None:
             self.output = self.loop.spare.pop() if self.loop.spare else WriteBuffer()
             self.sent = 0
+        self.is_writing = True
         return self.output
 
     cdef int wrote(self) except -1:
+        self.is_writing = False
         if self.output is not None and self.output.n == 0:
             self.release_output()
             return 0
-        if not self.is_dirty and self.fd >= 0 and not self.stalled_since:
+        if not self.is_dirty and self.fd >= 0 and (self.is_flush_missed or not self.stalled_since):
+            self.is_flush_missed = False
             self.is_dirty = True
             self.loop.dirty(self)
         return 0
@@ -329,6 +334,10 @@ cdef class Connection(Pollable):
         cdef bint was_full
         self.is_dirty = False
         if self.output is None or self.fd < 0:
+            return 0
+        if self.is_writing:
+            # Whoever writes was interrupted by a switch (a lock of the log, a finalizer) and would go on in a buffer of somebody else's.
+            self.is_flush_missed = True
             return 0
         was_full = self.output.n - self.sent >= HIGH_WATER
         while self.sent < self.output.n:

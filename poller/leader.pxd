@@ -18,12 +18,16 @@ cdef class Leader(greenlet):
 
     # Around a call: what `begin` returned goes to `end`.
     cdef Py_ssize_t begin(self) noexcept
-    cdef int end(self, Py_ssize_t references) except -1
+    cdef int end(self, Py_ssize_t references, bint blocked) except -1
 
 
 cdef class Leaders(Runner):
     cdef readonly Loop loop
     cdef readonly set members          # all Leaders that live: the one reference that we hold while they run
     cdef readonly list idle            # those that are parked
+    cdef Py_ssize_t idle_references    # to one that is parked and that nobody refers to but we; 0: not measured yet
+    cdef bint measuring
     cdef PyObject* current             # the Leader that runs now, or NULL; borrowed
     cdef PyObject* chosen              # the Leader that is to wake now, or NULL; borrowed
+
+    cdef int measure(self) except -1

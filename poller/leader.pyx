@@ -9,7 +9,8 @@ Nothing of one call may be seen by the next in the same greenlet. Its context is
 What the call, or gevent.local for it, hung on the greenlet is
 cleared (attributes, `rawlink`). And a leader that someone else refers to after the call, for
 example a gevent.Timeout that was never closed and will throw into it, hands the turn on and ends. That someone refers to it shows in its
-reference count, so while it runs we hold exactly one reference ourselves, in `members`, and pass bare pointers around.
+reference count, so while it runs we hold exactly one reference ourselves, in `members`, and pass bare pointers around. After a call that
+blocked whoever woke the leader still refers to it, and rightly: then its references are counted when it is to lead again.
 """
 
 import logging
@@ -63,8 +64,8 @@ cdef class Leader(greenlet):
     cdef Py_ssize_t begin(self) noexcept:
         return Py_REFCNT(<PyObject*>self)
 
-    cdef int end(self, Py_ssize_t references) except -1:
-        """The call is over: clear what it left, and end this greenlet soon if someone still refers to it."""
+    cdef int end(self, Py_ssize_t references, bint blocked) except -1:
+        """The call is over: clear what it left. Returns 1 when someone still refers to this greenlet, which then ends soon."""
         cdef list links
         cdef PyObject** attributes = _PyObject_GetDictPtr(self)
         if attributes != NULL and attributes[0] != NULL:
@@ -76,14 +77,21 @@ cdef class Leader(greenlet):
                     callback(self)
                 except Exception:
                     log.exception("clearing the local data of a call failed")
-        if Py_REFCNT(<PyObject*>self) > references:
+        if not blocked and Py_REFCNT(<PyObject*>self) > references:
             self.owner.members.discard(self)
-            self.owner.loop.term += 1  # if the turn is still ours, another one goes on with it
+            self.owner.loop.term += 1  # the turn is still ours: another one goes on with it
+            return 1
         return 0
 
     def run(self):
         cdef Leaders owner = self.owner
         cdef PyObject* hub = <PyObject*>owner.loop.hub
+        if owner.measuring:
+            try:
+                Py_XDECREF(weego_switch(hub))
+            except GreenletExit:
+                pass
+            return
         while True:
             owner.chosen = NULL
             owner.current = <PyObject*>self
@@ -93,7 +101,7 @@ cdef class Leader(greenlet):
                 log.exception("a turn of the loop failed")
             if owner.current == <PyObject*>self:
                 owner.current = NULL
-            if self not in owner.members or len(owner.idle) >= MOST_IDLE:
+            if self not in owner.members or len(owner.idle) >= MOST_IDLE or owner.loop.epoll < 0:
                 owner.members.discard(self)
                 return
             owner.idle.append(self)
@@ -119,9 +127,11 @@ cdef class Leaders(Runner):
     cdef int lead(self) except -1:
         cdef Leader g = None
         cdef PyObject* leader
+        if self.idle_references == 0:
+            self.measure()
         while self.idle:
             g = <Leader>self.idle.pop()
-            if PyGreenlet_ACTIVE(g):
+            if PyGreenlet_ACTIVE(g) and Py_REFCNT(<PyObject*>g) <= self.idle_references:
                 break
             self.members.discard(g)
             g = None
@@ -132,6 +142,24 @@ cdef class Leaders(Runner):
         g = None
         self.chosen = leader
         Py_XDECREF(weego_switch(leader))
+        return 0
+
+    cdef int measure(self) except -1:
+        """How often is a parked leader referred to that has served nobody: by itself, by `g` here, and by `members`?"""
+        cdef Leader g = Leader(self)
+        self.measuring = True
+        try:
+            Py_XDECREF(weego_switch(<PyObject*>g))
+            self.idle_references = Py_REFCNT(<PyObject*>g) + 1
+        finally:
+            g = None
+            self.measuring = False
+        return 0
+
+    cdef int close(self) except -1:
+        """Those that are parked end, those that serve a call end after it."""
+        self.members.difference_update(self.idle)
+        self.idle.clear()
         return 0
 
     def __repr__(self):

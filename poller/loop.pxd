@@ -33,6 +33,7 @@ cdef class Runner:
     """Who runs the turns of a loop, so that what they call may block. Without one they run in the hub and nothing may."""
 
     cdef int lead(self) except -1
+    cdef int close(self) except -1       # the loop was closed; let go of what waits to run it
 
 
 cdef struct Slot:
@@ -82,6 +83,6 @@ cdef class Loop:
     cdef int after_turn(self) except -1
     cdef int turn(self, int timeout=*) except -1
     cdef int finish_turn(self) except -1
-    cdef int failed(self, str what, Pollable p, object error) except -1
+    cdef int failed(self, str what, object p, object error) except -1
     cdef int arm(self, double deadline) except -1
     cdef int kick(self) except -1

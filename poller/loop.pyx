@@ -94,6 +94,9 @@ cdef class Runner:
     cdef int lead(self) except -1:
         return 0
 
+    cdef int close(self) except -1:
+        return 0
+
 
 cdef class Loop:
     """The epoll loop of one process (or one thread with a hub of its own).
@@ -159,6 +162,8 @@ cdef class Loop:
                 watcher.stop()
                 watcher.close()
         self.watcher = self.alarm = self.sweeper = None
+        if self.runner is not None:
+            self.runner.close()
         if self.pid != getpid():
             self.unsent = []
             self.unread.clear()
@@ -298,7 +303,11 @@ cdef class Loop:
             awake = self.awake
             self.awake = []
             for w in awake:
-                w.wake()
+                try:
+                    w.wake()
+                except BaseException as error:
+                    # What a bare greenlet raises comes here, to its parent; the others must be woken all the same.
+                    self.failed("waking", w, error)
         if self.interrupted is not None:
             error, self.interrupted = self.interrupted, None
             raise error
@@ -350,8 +359,8 @@ cdef class Loop:
                     return 0
         return self.finish_turn()
 
-    cdef int failed(self, str what, Pollable p, object error) except -1:
-        """One member failed; the others have their turn all the same, for edge triggering will not announce them again."""
+    cdef int failed(self, str what, object p, object error) except -1:
+        """One of them failed; the others have their turn all the same, for edge triggering will not announce them again."""
         if isinstance(error, Exception):
             log.error("%s %r failed", what, p, exc_info=error)
         else:
@@ -360,16 +369,16 @@ cdef class Loop:
 
     cdef int finish_turn(self) except -1:
         cdef Pollable p
-        cdef list unsent
+        cdef int64_t term = self.term
         while self.unsent:
-            unsent = self.unsent
-            self.unsent = []
-            for p in unsent:
-                if p.fd >= 0:
-                    try:
-                        p.flush()
-                    except BaseException as error:
-                        self.failed("flushing", p, error)
+            p = <Pollable>self.unsent.pop()
+            if p.fd >= 0:
+                try:
+                    p.flush()
+                except BaseException as error:
+                    self.failed("flushing", p, error)
+                if self.term != term:
+                    return 0
         self.unfinished = False
         if self.unread and not self.kicked:
             self.kick()

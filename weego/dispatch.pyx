@@ -14,6 +14,7 @@ Theory of operation
 
 import logging
 
+cimport cython
 from cpython.object cimport PyObject
 from codec.thrift cimport ONEWAY, TTHEADER, ThriftServerProtocol
 from poller.clock cimport monotonic
@@ -77,6 +78,7 @@ cdef class Target:
         self.timeout = timeout
 
 
+@cython.freelist(64)
 cdef class Job:
     def interrupt(self):
         """The deadline has passed: answer the caller, and interrupt the handler where it waits."""
@@ -180,6 +182,8 @@ cdef class Dispatcher(Receiver):
     cdef int execute(self, Job job) except -1:
         cdef PyObject* leader = NULL
         cdef Py_ssize_t references = 0
+        cdef int64_t term = self.loop.term
+        cdef Connection c = job.connection
         if self.leaders is not None and self.leaders.current != NULL:
             leader = self.leaders.current
             if job.timer is not None and job.target.mode == GREENLET:
@@ -187,7 +191,10 @@ cdef class Dispatcher(Receiver):
             references = (<Leader>leader).begin()
         self.run_handler(job)
         if leader != NULL:
-            (<Leader>leader).end(references)
+            if (<Leader>leader).end(references, self.loop.term != term):
+                # This greenlet stops reading in the middle; another one goes on with the connection too.
+                c.more = True
+                c.settle()
         job.runner = None
         self.inflight -= 1
         if self.has_row:

@@ -49,6 +49,7 @@ cdef class Exchange(Receiver):
             raise
         self.answered = False
         self.error = None
+        c.is_writing = False
         c.begin()
         c.flush()
         if c.fd < 0:
@@ -163,6 +164,6 @@ cdef class Exchange(Receiver):
 cdef Limits NO_LIMITS = Limits()
 
 IN_THE_LOOP = (
-    "this code runs in the event loop and must not wait, as a call does; take @inline off the handler that makes the call, "
-    "or make it from a greenlet (gevent.spawn)"
+    "this code runs in gevent's event loop (a callback of a watcher or timer) and must not wait, as a call does; "
+    "make the call from a greenlet: gevent.spawn(...)"
 )

@@ -360,8 +360,8 @@ def test_nothing_of_a_call_outlives_it(service: type[Service]) -> None:
 
 @MODES
 @without_hub
-def test_a_hundred_thousand_answers_leak_nothing(service: type[Service]) -> None:
-    number = 20_000 if service is not ThreadService else 500
+def test_many_answers_leak_nothing(service: type[Service]) -> None:
+    number = 20_000 if service is not ThreadService else 2_000
     burst = 500
     with served(service(fail=raises(NotFound(what="x")))) as server, Wire(server.addresses[0]) as wire:
         counts: list[int] = []
@@ -369,7 +369,7 @@ def test_a_hundred_thousand_answers_leak_nothing(service: type[Service]) -> None
             wire.sock.sendall(b"".join(wire.write(Request(message="m"), seqid) for seqid in range(1, burst + 1)))
             for seqid in range(1, burst + 1):
                 assert wire.reply().seqid == seqid
-            if turn in {1, number // burst - 1} or turn == 0:
+            if turn in {0, number // burst - 1}:
                 gc.collect()
                 counts.append(len(gc.get_objects()))
         assert counts[-1] - counts[0] < 200, counts
@@ -462,16 +462,11 @@ def test_a_handler_calls_a_server_in_the_same_hub() -> None:
 
 
 @with_hub
-def test_a_call_from_an_inline_handler_says_why_it_cannot_be() -> None:
+def test_a_handler_marked_inline_that_blocks_all_the_same_holds_up_nobody() -> None:
     with served(Service()) as below, EchoClient(below.addresses[0]) as down:
-        down.echo(Request())  # one connection waits in the pool, so that not even connecting is in the way
         relay = InlineService(relay=lambda text: down.echo(Request(message=text)).message)
-        with records() as log, served(relay) as server, EchoClient(server.addresses[0]) as client:
-            with pytest.raises(ApplicationError, match="take @inline off"):
-                client.echo(Request(action="relay"), timeout=20)
-            assert client.echo(Request(message="alive")).message == "alive"
-        assert down.echo(Request(message="and the pool")).message == "and the pool"
-        assert any("the handler failed" in record.getMessage() for record in log)
+        with served(relay) as server, EchoClient(server.addresses[0]) as client:
+            assert client.echo(Request(action="relay", message="x"), timeout=20).message == "x"
 
 
 @without_hub

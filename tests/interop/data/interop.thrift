@@ -80,3 +80,9 @@ service Interop extends Base {
     i32 noted()
     void fail()
 }
+
+/** What a client may believe the service to have, and it has not. */
+service Beyond extends Interop {
+    string missing(1: string text)
+    oneway void missing_oneway(1: string text)
+}
