@@ -8,6 +8,19 @@ from libc.stdint cimport int16_t, int32_t, uint8_t
 from codec.buffer cimport Cursor, WriteBuffer
 
 
+cdef enum Requiredness:
+    DEFAULT = 0
+    REQUIRED = 1
+    OPTIONAL = 2
+
+cdef enum Absent:
+    # How a slot is filled whose field did not come.
+    FILL_VALUE = 0
+    FILL_LIST = 1
+    FILL_SET = 2
+    FILL_DICT = 3
+    FILL_CALL = 4
+
 cdef struct TypeNode:
     # One type of the IDL, as the readers and writers want it. Pointers to Python objects are borrowed from
     # `FieldTable.keep`.
@@ -55,6 +68,10 @@ cdef class FieldTable:
 
     cdef int compile(self, tuple fields, tuple offsets) except -1
     cdef int link(self) except -1
+
+
+# Fill the slots that are still empty. `frame` NULL: required fields are None instead of an error.
+cdef int fill_absent(FieldTable table, void* base, Frame* frame) except -1
 
 
 @cython.final

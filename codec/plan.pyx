@@ -171,19 +171,6 @@ cdef enum Wire:
     BINARY = 17
     ENUM = 18
 
-cdef enum Requiredness:
-    DEFAULT = 0
-    REQUIRED = 1
-    OPTIONAL = 2
-
-cdef enum Absent:
-    # How a slot is filled whose field did not come.
-    FILL_VALUE = 0
-    FILL_LIST = 1
-    FILL_SET = 2
-    FILL_DICT = 3
-    FILL_CALL = 4
-
 cdef enum FrameKind:
     IN_STRUCT = 0
     IN_LIST = 1

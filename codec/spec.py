@@ -168,6 +168,9 @@ def unimplemented(service: str, method: str) -> UnknownMethod:
     )
 
 
+_emitted: Final[set[str]] = set()
+
+
 def require(stub_format: int, module: str) -> None:
     """Refuse, with ImportError, a stub that was generated for another runtime."""
     if stub_format < STUB_FORMAT:
@@ -179,3 +182,9 @@ def require(stub_format: int, module: str) -> None:
             f"{module}: generated for stub format {stub_format} by a newer weego than this one, "
             f"which knows {STUB_FORMAT}; upgrade weego, or run this version's `weego gen`"
         )
+    _emitted.add(module)
+
+
+def is_emitted(module: str) -> bool:
+    """Did `weego gen` write this module? It said so by `require`."""
+    return module in _emitted

@@ -12,8 +12,9 @@ import reprlib
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Self, TypeVar
 
+from codec.construct import install
 from codec.plan import StructBase, StructPlan, value_hash
-from codec.spec import Field
+from codec.spec import Field, is_emitted
 
 __all__ = ["Enum", "FrozenMap", "IdlException", "Struct", "Union", "define"]
 
@@ -226,3 +227,5 @@ class FrozenMap(Mapping[K, V_co]):
 def define(cls: type[Struct], *fields: Field) -> None:
     """Give an emitted class its field table and compile it. Classes that the fields name may be defined later."""
     cls.__plan__ = StructPlan(cls, fields, is_union=issubclass(cls, Union))
+    if is_emitted(cls.__module__):
+        install(cls)  # the constructor that `weego gen` wrote only sets the fields

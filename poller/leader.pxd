@@ -14,10 +14,11 @@ cdef class Leader(greenlet):
     """A greenlet that runs turn after turn, and in them call after call."""
 
     cdef Leaders owner
+    cdef readonly object serving       # the call that is served at the moment, or None
     cdef list links                    # what gevent.local wants called when the greenlet, for us the call, ends
 
     # Around a call: what `begin` returned goes to `end`.
-    cdef Py_ssize_t begin(self) noexcept
+    cdef Py_ssize_t begin(self, object call) noexcept
     cdef int end(self, Py_ssize_t references, bint blocked) except -1
 
 

@@ -61,13 +61,15 @@ cdef class Leader(greenlet):
         if self.links is not None and callback in self.links:
             self.links.remove(callback)
 
-    cdef Py_ssize_t begin(self) noexcept:
+    cdef Py_ssize_t begin(self, object call) noexcept:
+        self.serving = call
         return Py_REFCNT(<PyObject*>self)
 
     cdef int end(self, Py_ssize_t references, bint blocked) except -1:
         """The call is over: clear what it left. Returns 1 when someone still refers to this greenlet, which then ends soon."""
         cdef list links
         cdef PyObject** attributes = _PyObject_GetDictPtr(self)
+        self.serving = None
         if attributes != NULL and attributes[0] != NULL:
             PyDict_Clear(attributes[0])
         if self.links is not None:

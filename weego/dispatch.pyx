@@ -188,7 +188,7 @@ cdef class Dispatcher(Receiver):
             leader = self.leaders.current
             if job.timer is not None and job.target.mode == GREENLET:
                 job.runner = <object>leader
-            references = (<Leader>leader).begin()
+            references = (<Leader>leader).begin(job.call)
         self.run_handler(job)
         if leader != NULL:
             if (<Leader>leader).end(references, self.loop.term != term):
@@ -208,7 +208,8 @@ cdef class Dispatcher(Receiver):
         cdef object value, context = PyContext_Copy(self.context)
         PyContext_Enter(context)
         try:
-            PyContextVar_Set(current_var, job.call)
+            if self.leaders is None:
+                PyContextVar_Set(current_var, job.call)
             if t.mode == THREAD:
                 value = self.in_thread(job)
             elif t.method is not None:
@@ -232,7 +233,10 @@ cdef class Dispatcher(Receiver):
             self.pool = ThreadPool(THREADS)
         context = self.context.copy()
         context.run(current_var.set, job.call)
-        return self.pool.apply(context.run, (job.target.handler, job.call, job.request.args))
+        value, error = self.pool.apply(context.run, (outcome, job.target.handler, job.call, job.request.args))
+        if error is not None:
+            raise error
+        return value
 
     # ---- the answer goes out ----------------------------------------------------------------------------------------
 
@@ -415,6 +419,14 @@ cdef class Dispatcher(Receiver):
 
 # Threads for handlers of mode "thread"; they share the GIL, so more would not help CPU-bound ones.
 THREADS = 10
+
+
+def outcome(handler, call, args):
+    """``(result, None)`` or ``(None, what was raised)``. gevent's threadpool would print the one and end the process at SystemExit."""
+    try:
+        return handler(call, args), None
+    except BaseException as error:
+        return None, error
 
 
 class Unknown:

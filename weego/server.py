@@ -175,7 +175,7 @@ class Server:
         if self._closed:
             return
         self._closed = True
-        if self._serving is None:
+        if self._serving is None or self._hub.loop is None:  # never started, or the hub ended before us
             close_all(self._listeners)
         elif current() is None and get_hub_if_exists() is self._hub:
             self._shut(grace)

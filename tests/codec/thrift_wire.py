@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from codec.buffer import ReadBuffer, WriteBuffer
@@ -148,7 +148,7 @@ def ttheader(
     return struct.pack("!I", len(rest) if length is None else length) + rest
 
 
-FRAMINGS = {
+FRAMINGS: dict[str, Callable[[bytes], bytes]] = {
     "buffered": lambda message: message,
     "framed": framed,
     "ttheader": lambda message: ttheader(message, pairs(1, [("isn", "Hello")]), pairs(16, [(9, "echo")])),

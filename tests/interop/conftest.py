@@ -10,6 +10,8 @@ from types import ModuleType
 
 import pytest
 
+pytest.register_assert_rewrite("tests.interop.conversation")
+
 from tests.interop.conversation import SERVICE_CODE
 from tests.support import peers
 from tests.support.service import App, Server, generate

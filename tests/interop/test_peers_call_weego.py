@@ -45,7 +45,7 @@ def thriftpy2_talk(request: pytest.FixtureRequest, weego_server: Server) -> Iter
         trans_factory=factories[request.param](),
         timeout=30_000,
     )
-    yield Talk(client, names(types), TApplicationException, (TApplicationException,))
+    yield Talk(client, names(types), TApplicationException, (TApplicationException,), sets=list)
     client.close()
 
 

@@ -49,11 +49,15 @@ class Service(Echo):
 
 
 class InlineService(Service):
-    echo = inline(Service.echo)
+    @inline
+    def echo(self, req: Request) -> Response:
+        return super().echo(req)
 
 
 class ThreadService(Service):
-    echo = thread(Service.echo)
+    @thread
+    def echo(self, req: Request) -> Response:
+        return super().echo(req)
 
 
 MODES = pytest.mark.parametrize("service", [Service, InlineService, ThreadService])
