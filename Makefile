@@ -4,6 +4,7 @@ PYTHON ?= python3
 CONF ?= conf/server.toml
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
+CHAOS_ARGS ?=
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -18,7 +19,7 @@ EXTENSIONS := $(VENV)/.weego-extensions
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run test check bench build clean
+.PHONY: help setup run test check bench chaos build clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -39,6 +40,9 @@ check: setup  ## ruff and mypy --strict
 
 bench: setup  ## weego, its peers and the floor in one run (BENCH_ARGS=--smoke)
 	$(PY) -m bench $(BENCH_ARGS)
+
+chaos: setup  ## reloads under load, the long form (CHAOS_ARGS="--help")
+	$(PY) -m tests.e2e.reload_long $(CHAOS_ARGS)
 
 build: $(ENVIRONMENT)  ## sdist and wheel in dist/
 	$(PY) -m build --no-isolation

@@ -40,6 +40,7 @@ cdef class Connection(Pollable):
     cdef Py_ssize_t sent                 # bytes of `output` that left already
     cdef public int busy                 # calls under way
     cdef int most_busy                   # stop reading messages at this many
+    cdef bint ends_with_peer             # close when the peer has finished, even with calls under way
     cdef bint is_writing                 # `output` is in use between `writer` and `wrote`: it must not be sent or given away
     cdef bint is_flush_missed            # because of that, a flush was left out
     cdef bint is_dirty                   # in Loop.unsent

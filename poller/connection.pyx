@@ -85,16 +85,18 @@ cdef class Limits:
 cdef class Connection(Pollable):
     """One connected, non-blocking stream socket in a Loop. It owns the descriptor.
 
-    `most_busy` bounds the calls under way at a time (1: answers come in the order of the calls).
+    `most_busy` bounds the calls under way at a time (1: answers come in the order of the calls). A server answers a peer that has finished
+    sending; for a client (`ends_with_peer`) nothing more can come then, and the connection is over, calls under way or not.
     """
 
     def __init__(self, Loop loop not None, int fd, Protocol protocol not None, Receiver receiver not None,
-                 Limits limits not None, int most_busy=1):
+                 Limits limits not None, int most_busy=1, bint ends_with_peer=False):
         self.loop = loop
         self.protocol = protocol
         self.receiver = receiver
         self.limits = limits
         self.most_busy = most_busy
+        self.ends_with_peer = ends_with_peer
         self.last_active = loop.polled
         loop.add(self, fd, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET)
 
@@ -295,7 +297,7 @@ cdef class Connection(Pollable):
             if not self.is_again:
                 self.is_again = True
                 self.loop.again(self)
-        elif self.finished and self.busy == 0 and self.output is None:
+        elif self.finished and (self.ends_with_peer or (self.busy == 0 and self.output is None)):
             self.shut(None)
         return 0
 

@@ -52,8 +52,22 @@ class Settings(NamedTuple):
     boot_timeout: float = 60.0
     """For ``load`` and, again, for each worker until it is ready."""
     pidfile: str | None = None
+    admin: Listen | None = None
+    """Where the master answers probes and tells its metrics."""
+    control: str | None = None
+    """Absolute path of the unix socket on which the master takes questions and orders."""
     extra: Mapping[str, Any] = MappingProxyType({})
     """Opaque here: plain values (JSON) that the assembly wants back in ``Ready``."""
+
+    @property
+    def doors(self) -> dict[str, Listen]:
+        """What the master itself listens on, by purpose. Only its own user may come near the control socket."""
+        doors = {}
+        if self.admin is not None:
+            doors["admin"] = self.admin
+        if self.control is not None:
+            doors["control"] = Listen(f"unix://{self.control}", mode=0o600)
+        return doors
 
     def encode(self) -> bytes:
         """As JSON. Raises LoadError if a value is not plain or out of range."""
@@ -69,6 +83,7 @@ class Settings(NamedTuple):
         """The reverse of ``encode``."""
         plain = json.loads(data)
         plain["listen"] = tuple(Listen(*listen) for listen in plain["listen"])
+        plain["admin"] = plain["admin"] and Listen(*plain["admin"])
         return cls(**plain)
 
     def _check(self) -> None:
@@ -78,10 +93,10 @@ class Settings(NamedTuple):
             raise LoadError("nothing to listen on: add a [[listen]] section")
         if len(self.listen) > MAX_LISTENERS:
             raise LoadError(f"{len(self.listen)} listeners, {MAX_LISTENERS} is the most")
-        addresses = [listen.address for listen in self.listen]
+        addresses = [listen.address for listen in (*self.listen, *self.doors.values())]
         for address in addresses:
             if addresses.count(address) > 1 and not address.endswith(":0"):
-                raise LoadError(f"{address}: listed twice in [[listen]]")
+                raise LoadError(f"{address}: listed twice; each [[listen]], admin and control need their own")
         for what, seconds in (("graceful_timeout", self.graceful_timeout), ("boot_timeout", self.boot_timeout)):
             if not seconds >= 0:
                 raise LoadError(f"{what}: {seconds} is not a duration in seconds")

@@ -122,9 +122,14 @@ class Door:
         self._send(visitor)
 
     def hold(self, visitor: Visitor) -> None:
-        """The answer comes later."""
+        """The answer comes later, by ``answer_held``."""
         visitor.deadline = None
         self._loop.change(visitor.sock.fileno(), 0)  # but a hang-up is always told
+
+    def answer_held(self, visitor: Visitor, data: bytes) -> None:
+        """The answer to the request that was held; then go on with what came after it."""
+        self.answer(visitor, data, last=False)
+        self._serve_next(visitor)
 
     # -- inside ---------------------------------------------------------------------------------------------------------
 

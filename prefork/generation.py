@@ -9,6 +9,8 @@ from prefork.backoff import Backoff
 from prefork.primitives import close_quietly, monotonic, pidfd_open
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from prefork.application import Settings
     from prefork.channel import Channel
     from prefork.listeners import Listener
@@ -110,6 +112,10 @@ class Generation:
         self.loader_backoff = Backoff()
         self.settings: Settings
         self.listeners: list[Listener] = []
+        self.doors: dict[str, Listener] = {}
+        """The master's own listeners, as ``Settings.doors``; those of the current generation are open."""
+        self.waiting: list[Callable[[str | None], None]] = []
+        """To be told how the reload that made this generation ended: None, or a line that says why it failed."""
         self.size = 0
         """Workers wanted: the config's number, or as TTIN and TTOU left it."""
         self.workers: dict[int, WorkerProcess] = {}
@@ -117,6 +123,11 @@ class Generation:
         self.respawns: dict[int, Timer] = {}
         """Slots whose next worker must wait."""
         self.backoffs: dict[int, Backoff] = {}
+
+    @property
+    def all_listeners(self) -> list[Listener]:
+        """Those of the workers, and the master's own."""
+        return [*self.listeners, *self.doors.values()]
 
     @property
     def ready(self) -> list[WorkerProcess]:

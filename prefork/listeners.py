@@ -103,6 +103,7 @@ def bind(listen: Listen, place: Place) -> Listener:
     """Bind and listen; the socket is non-blocking and close-on-exec. Raises BindError."""
     family, target = place
     if family == _socket.AF_UNIX:
+        make_parent(target)
         _clear_path(listen.address, target)
     elif isinstance(target, list):  # JSON has no tuples
         target = tuple(target)

@@ -7,7 +7,9 @@ subreaper). So the master waits for its workers as any parent does, and a loader
 Rules
  1. It runs no loop of gevent's and takes its system calls from ``prefork.primitives``, for ``load`` may patch.
  2. It has one thread. A thread of the user's would be missing in each worker, and its locks held for ever.
- 3. It keeps nothing that the master owns: descriptors for a worker come with the order and are closed after the fork.
+ 3. SIGTERM does nothing to it: one to the whole process group would take it away with forks it has not reported, and the
+    master would stop without those workers. It ends by its channel, or by SIGKILL.
+ 4. It keeps nothing that the master owns: descriptors for a worker come with the order and are closed after the fork.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import json
 import logging
 import os
 import posix
+import signal
 import sys
 import threading
 from typing import TYPE_CHECKING
@@ -37,6 +40,7 @@ from prefork.primitives import (
     fork_blocked,
     memfd_create,
     reset_signals,
+    set_signal,
     set_title,
     thread_count,
     unblock_signals,
@@ -46,6 +50,8 @@ from prefork.report import describe, exit_code
 from prefork.worker import work
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     from prefork.application import Application, Settings
     from prefork.channel import Message
 
@@ -57,6 +63,7 @@ def load_and_fork(app: Application, generation: int, channel_fd: int, master_pid
     code = 70
     try:
         reset_signals()
+        set_signal(signal.SIGTERM, _only_ignore)
         die_with_parent(master_pid)
         set_title(f"weego: loader gen {generation}")
         unblock_signals()
@@ -69,6 +76,10 @@ def load_and_fork(app: Application, generation: int, channel_fd: int, master_pid
             sys.stderr.flush()
         finally:
             _exit(code)  # the master's frames are below: they must not unwind
+
+
+def _only_ignore(_signum: int, _frame: FrameType | None) -> None:
+    """Not SIG_IGN, which programs that the user's code starts would inherit."""
 
 
 class _Loader:
@@ -101,7 +112,7 @@ class _Loader:
 
     def _load(self) -> Settings:
         settings = self._app.load()
-        places = [resolve(listen) for listen in settings.listen]
+        places = [resolve(listen) for listen in (*settings.listen, *settings.doors.values())]
         encoded = settings.encode()
         threads = thread_count()
         if threads > 1:

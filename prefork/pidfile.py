@@ -7,6 +7,8 @@ from __future__ import annotations
 import fcntl
 import os
 
+from prefork.primitives import make_parent
+
 
 class PidfileError(Exception):
     """The file cannot be taken; the text says why."""
@@ -17,6 +19,7 @@ class Pidfile:
 
     def __init__(self, path: str) -> None:
         self.path = path
+        make_parent(path)
         while True:
             try:
                 self.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)

@@ -15,6 +15,7 @@ import ctypes
 import os
 import select
 import signal
+import stat
 import time
 from _socket import SCM_RIGHTS, SOL_SOCKET, getaddrinfo
 from _socket import socket as RawSocket  # noqa: N812 - it is a class
@@ -32,8 +33,8 @@ monotonic_ns = time.monotonic_ns
 __all__ = (
     "EPOLLERR", "EPOLLHUP", "EPOLLIN", "EPOLLOUT", "EPOLL_CLOEXEC", "IGNORED_IN_CHILDREN", "SCM_RIGHTS", "SOL_SOCKET",
     "RawSocket", "_exit", "become_subreaper", "close", "close_quietly", "die_with_parent", "epoll", "eventfd", "eventfd_read",
-    "eventfd_write", "fork", "fork_blocked", "getaddrinfo", "getpid", "getppid", "give_memory_back", "kill", "memfd_create", "monotonic",
-    "monotonic_ns", "pidfd_open", "pthread_sigmask", "reset_signals", "set_signal", "set_title", "thread_count", "unblock_signals", "waitid",
+    "eventfd_write", "fork", "fork_blocked", "getaddrinfo", "getpid", "getppid", "give_memory_back", "kill", "make_parent", "memfd_create", "monotonic",
+    "monotonic_ns", "own_output", "pidfd_open", "pthread_sigmask", "reset_signals", "set_signal", "set_title", "thread_count", "unblock_signals", "waitid",
     "waitpid",
 )  # fmt: skip
 
@@ -122,6 +123,30 @@ def close_quietly(fd: int) -> None:
         close(fd)
     except OSError:
         pass
+
+
+def make_parent(path: str) -> None:
+    """Make the folder that ``path`` is to be in, if only that one is missing; what uses the path says what else is wrong."""
+    try:
+        os.mkdir(os.path.dirname(path), 0o755)
+    except OSError:
+        pass
+
+
+def own_output(fd: int) -> int:
+    """A non-blocking descriptor for the pipe or terminal behind ``fd``, which others may go on writing to as they like.
+
+    O_NONBLOCK belongs to the open file and not to the descriptor, so ``fd`` itself must not get it: every process that shares
+    it would. Opened anew it is a file of our own. Where that is not possible or not needed (a file never makes a writer
+    wait, a socket cannot be opened) the answer is ``fd``.
+    """
+    try:
+        kind = os.fstat(fd).st_mode
+        if stat.S_ISFIFO(kind) or os.isatty(fd):
+            return os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError:  # it belongs to another user, or /proc is not there
+        pass
+    return fd
 
 
 def set_title(title: str) -> None:

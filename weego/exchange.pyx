@@ -24,7 +24,7 @@ cdef class Exchange(Receiver):
         self.on_closed = on_closed
         self.answered = True
         # 2: while one call is under way its answer must still be read.
-        self.connection = Connection(loop, fd, self.protocol, self, NO_LIMITS, 2)
+        self.connection = Connection(loop, fd, self.protocol, self, NO_LIMITS, 2, True)
 
     def call(self, Route route not None, tuple args not None, int32_t seqid, double deadline, dict ints=None, dict strings=None):
         """Send a call and wait for its Reply; None when the method is oneway.

@@ -73,7 +73,14 @@ class Load:
     """
 
     def __init__(
-        self, address: str, *, connections: int = 64, idle: int = 8, idle_every: float = 0.4, pace: float = 0.0, newcomers: float = 20
+        self,
+        address: str,
+        *,
+        connections: int = 64,
+        idle: int = 8,
+        idle_every: float = 0.4,
+        pace: float = 0.0,
+        newcomers: float = 20,
     ) -> None:
         self.address = address
         self.newest = 1
@@ -87,7 +94,10 @@ class Load:
         self._epoll = select.epoll()
         self._all = [Connection(i, address, every=idle_every if i < idle else pace) for i in range(connections)]
         self._by_fd = {each.socket.fileno(): each for each in self._all}
-        self._threads = [threading.Thread(target=self._run, name="load"), threading.Thread(target=self._arrive, name="newcomers")]
+        self._threads = [
+            threading.Thread(target=self._run, name="load"),
+            threading.Thread(target=self._arrive, name="newcomers"),
+        ]
 
     def __enter__(self) -> Self:
         for fd in self._by_fd:
@@ -204,7 +214,9 @@ class Load:
 
     def _fail(self, each: Connection, why: str) -> None:
         each.failed = True
-        self.failures.append(Failure(each.number, each.pid, each.waiting[0][2] if each.waiting else time.monotonic(), why))
+        self.failures.append(
+            Failure(each.number, each.pid, each.waiting[0][2] if each.waiting else time.monotonic(), why)
+        )
         self._epoll.unregister(each.socket)
 
     # ---- connections that come and go --------------------------------------------------------------------------------

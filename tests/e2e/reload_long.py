@@ -62,7 +62,9 @@ def main() -> int:
     parser.add_argument("--requests", type=int, default=50_000)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--pace", type=float, default=0.0, help="seconds between two requests of a busy connection")
-    parser.add_argument("--within", type=float, default=2.0, help="seconds after a HUP by which new code answers everywhere")
+    parser.add_argument(
+        "--within", type=float, default=2.0, help="seconds after a HUP by which new code answers everywhere"
+    )
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         app = App(Path(folder))

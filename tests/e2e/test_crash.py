@@ -25,7 +25,7 @@ def kill(pid: int, number: signal.Signals = signal.SIGKILL) -> None:
 
 def is_dead(pid: int) -> bool:
     try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+        return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return True
 
@@ -112,7 +112,11 @@ def test_a_crash_loop_backs_off_and_a_reload_ends_it(app: App) -> None:
 
 
 def test_term_ends_a_crash_loop(app: App) -> None:
-    app.write_code((app.folder / "app.py").read_text().replace("self.heard: list[str] = []", "import gevent; gevent.spawn_later(0.1, os._exit, 9)"))
+    app.write_code(
+        (app.folder / "app.py")
+        .read_text()
+        .replace("self.heard: list[str] = []", "import gevent; gevent.spawn_later(0.1, os._exit, 9)")
+    )
     with app.serve(allow=[r"exited with status 9", "dies young", "no worker is ready"]) as server:
         server.wait_for("the next one in")
         server.signal(signal.SIGTERM)
@@ -120,7 +124,10 @@ def test_term_ends_a_crash_loop(app: App) -> None:
 
 
 def test_a_killed_loader_is_replaced_and_nobody_notices(app: App) -> None:
-    with app.serve(allow=["the loader was killed by SIGKILL", "no worker is ready", *KILLED]) as server, Wire(server.address) as wire:
+    with (
+        app.serve(allow=["the loader was killed by SIGKILL", "no worker is ready", *KILLED]) as server,
+        Wire(server.address) as wire,
+    ):
         before = wire.tell()
         (loader,) = (pid for pid, title in server.remember().items() if "loader" in title)
         kill(loader)

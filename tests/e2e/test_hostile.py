@@ -88,7 +88,11 @@ def verdict(target: Target, wire: Wire) -> Answer | None:
     host, port = wire.socket.getsockname()
     try:
         head = wire.exactly(4)
-        found = answer(head + wire.rest()) if head[:2] == b"\x80\x01" else answer(wire.exactly(struct.unpack("!I", head)[0]))
+        found = (
+            answer(head + wire.rest())
+            if head[:2] == b"\x80\x01"
+            else answer(wire.exactly(struct.unpack("!I", head)[0]))
+        )
     except Closed as error:
         assert error.got == b""
         until(lambda: f"{host}:{port}: " in target.server.log, "a line in the log that says why")
@@ -99,6 +103,7 @@ def verdict(target: Target, wire: Wire) -> Answer | None:
 
 
 # ---------------------------------------------------------------- sizes that lie
+
 
 def declared(kind: int, size: int) -> bytes:
     """The struct of `tree`'s arguments, whose numbers claim to be so many of that type, and then three more bytes."""
@@ -252,7 +257,17 @@ def test_random_bytes(target: Target) -> None:
 
 def test_valid_messages_with_flipped_bits(target: Target) -> None:
     randomness = random.Random(5)
-    tree = fields((1, STRUCT, [(1, STRING, "root"), (2, LIST, (STRUCT, [[(3, LIST, (I64, [1, 2, 3]))]] * 3)), (3, LIST, (I64, list(range(20))))]))
+    tree = fields(
+        (
+            1,
+            STRUCT,
+            [
+                (1, STRING, "root"),
+                (2, LIST, (STRUCT, [[(3, LIST, (I64, [1, 2, 3]))]] * 3)),
+                (3, LIST, (I64, list(range(20)))),
+            ],
+        )
+    )
     good = frame(message("tree", tree))
     for _ in range(300):
         bad = bytearray(good)
@@ -271,7 +286,10 @@ def test_valid_messages_with_flipped_bits(target: Target) -> None:
 
 def test_one_byte_at_a_time(target: Target) -> None:
     with attack(target) as wire:
-        for request in (call("tell", (1, STRING, "slowly"), seqid=1), message("tell", fields((1, STRING, "slowly")), seqid=2)):
+        for request in (
+            call("tell", (1, STRING, "slowly"), seqid=1),
+            message("tell", fields((1, STRING, "slowly")), seqid=2),
+        ):
             for byte in request:
                 wire.send(bytes([byte]))
         assert wire.receive().text.endswith(": slowly")
@@ -305,7 +323,9 @@ def test_reset_in_every_phase(target: Target) -> None:
 
 def test_half_close_is_answered_first(target: Target) -> None:
     with attack(target) as wire:
-        wire.send(call("wait", (1, 4, 0.1), (2, STRING, "last words"), seqid=1) + call("tell", (1, STRING, "more"), seqid=2))
+        wire.send(
+            call("wait", (1, 4, 0.1), (2, STRING, "last words"), seqid=1) + call("tell", (1, STRING, "more"), seqid=2)
+        )
         wire.socket.shutdown(socket.SHUT_WR)
         assert wire.receive().text.endswith("last words")
         assert wire.receive().text.endswith("more")
@@ -368,9 +388,14 @@ def test_an_unknown_oneway_method_is_not_answered(target: Target) -> None:
 
 
 def test_unknown_fields_are_passed_over(target: Target) -> None:
-    unknown = [(50, STRING, "?"), (51, LIST, (LIST, [(I32, [1, 2]), (I32, [])])), (52, STRUCT, [(1, I64, 5)]), (-7, I32, 1)]
+    unknown = [
+        (50, STRING, "?"),
+        (51, LIST, (LIST, [(I32, [1, 2]), (I32, [])])),
+        (52, STRUCT, [(1, I64, 5)]),
+        (-7, I32, 1),
+    ]
     with attack(target) as wire:
-        found = wire.call("tell", *unknown, (1, STRING, "still here"))  # type: ignore[arg-type]
+        found = wire.call("tell", *unknown, (1, STRING, "still here"))
         assert found.text.endswith(": still here")
 
 

@@ -57,7 +57,9 @@ def which(command: list[str], environment: dict[str, str]) -> list[str]:
     return [found, *command[1:]]
 
 
-def test_the_guide_works_as_it_is_typed(guide: str, environment: dict[str, str], tmp_path: Path, no_leaks: None) -> None:
+def test_the_guide_works_as_it_is_typed(
+    guide: str, environment: dict[str, str], tmp_path: Path, no_leaks: None
+) -> None:
     written, lines = files(guide), commands(guide)
     assert {"greet.thrift", "app.py", "server.toml", "client.py"} <= written.keys()
     generating, checking, serving, calling = lines[:4]

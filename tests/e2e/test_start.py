@@ -24,7 +24,9 @@ EX_CONFIG = 78
 
 def complaint(output: str) -> str:
     """The one line of an output that tells what is wrong."""
-    lines = [line for line in output.splitlines() if re.search(r"cannot start|\"level\":\"error\"|weego-master: ", line)]
+    lines = [
+        line for line in output.splitlines() if re.search(r"cannot start|\"level\":\"error\"|weego-master: ", line)
+    ]
     assert len(lines) == 1, output
     assert "Traceback" not in output, output
     return str(json.loads(lines[0])["message"]) if lines[0].startswith("{") else lines[0]
@@ -160,13 +162,17 @@ def test_the_example_of_the_checkout(root: Path, tmp_path: Path, no_leaks: None)
         pytest.skip("examples/echo/gen is not here: make setup")
     text = (root / "conf" / "server.toml").read_text()
     conf = tmp_path / "server.toml"
-    conf.write_text(text.replace(":8888", ":0").replace(":8889", ":0").replace("run/weego.sock", str(tmp_path / "weego.sock")))
+    conf.write_text(
+        text.replace(":8888", ":0").replace(":8889", ":0").replace("run/weego.sock", str(tmp_path / "weego.sock"))
+    )
     with Server(conf, cwd=str(root)) as server:
         client = (root / "examples" / "echo" / "client.py").read_text().replace("tcp://127.0.0.1:8888", server.address)
         assert server.address in client
         copy = tmp_path / "client.py"
         copy.write_text(client)
-        code, output = run([sys.executable, str(copy)], cwd=str(root), env={"PYTHONPATH": f"{root}:{root / 'examples/echo'}"})
+        code, output = run(
+            [sys.executable, str(copy)], cwd=str(root), env={"PYTHONPATH": f"{root}:{root / 'examples/echo'}"}
+        )
         assert code == 0, output
 
 

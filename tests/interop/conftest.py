@@ -10,11 +10,11 @@ from types import ModuleType
 
 import pytest
 
-pytest.register_assert_rewrite("tests.interop.conversation")
-
-from tests.interop.conversation import SERVICE_CODE
 from tests.support import peers
 from tests.support.service import App, Server, generate
+
+# Its assertions are to show what they compared, as those of a test module do; so it is imported only after this, by its users.
+pytest.register_assert_rewrite("tests.interop.conversation")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -45,6 +45,8 @@ def apache_code(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def weego_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A weego server, under its master, of the interop service."""
+    from tests.interop.conversation import SERVICE_CODE
+
     idl = peers.INTEROP_IDL
     app = App(tmp_path_factory.mktemp("interop") / "app", idl=idl.read_text(), idl_name=idl.name, code=SERVICE_CODE)
     # The one handler that fails does so on purpose, and is logged with its traceback.

@@ -28,7 +28,7 @@ class Talk:
     types: Any
     refusal: type[Exception]
     fails: tuple[type[Exception], ...]
-    sets: type = set
+    sets: type[set[Any]] | type[list[Any]] = set
 
 
 def full(types: Any) -> Any:
@@ -81,10 +81,28 @@ def every_type(talk: Talk) -> None:
 
 def empty_values(talk: Talk) -> None:
     sent = talk.types.Every(
-        needed=0, flag=False, text="", raw=b"", numbers=[], words=set(), counts={}, inners=[], flags=[[]], inner=talk.types.Inner(), deep=[{}]
+        needed=0,
+        flag=False,
+        text="",
+        raw=b"",
+        numbers=[],
+        words=set(),
+        counts={},
+        inners=[],
+        flags=[[]],
+        inner=talk.types.Inner(),
+        deep=[{}],
     )
     got = talk.client.echo(sent)
-    assert (got.needed, got.flag, got.text, got.raw, got.numbers, got.words, got.counts) == (0, False, "", b"", [], talk.sets(), {})
+    assert (got.needed, got.flag, got.text, got.raw, got.numbers, got.words, got.counts) == (
+        0,
+        False,
+        "",
+        b"",
+        [],
+        talk.sets(),
+        {},
+    )
     assert (got.inners, got.flags, got.deep) == ([], [[]], [{}])
     assert got.maybe is None
     assert got.preset == "preset"
@@ -92,7 +110,11 @@ def empty_values(talk: Talk) -> None:
 
 def each_member_of_a_union(talk: Talk) -> None:
     types = talk.types
-    for choice in (types.Choice(text="t"), types.Choice(number=-5), types.Choice(inner=types.Inner(name="i", number=1))):
+    for choice in (
+        types.Choice(text="t"),
+        types.Choice(number=-5),
+        types.Choice(inner=types.Inner(name="i", number=1)),
+    ):
         assert talk.client.echo(types.Every(needed=1, choice=choice)).choice == choice
 
 

@@ -14,14 +14,18 @@ from tests.support import need, peers
 from tests.support.service import App, Server
 
 THRIFTPY2 = [(protocol, transport) for protocol in ("python", "cython") for transport in ("framed", "buffered")]
-APACHE = [(protocol, transport) for protocol in ("strict", "non-strict", "accelerated") for transport in ("framed", "buffered")]
+APACHE = [
+    (protocol, transport)
+    for protocol in ("strict", "non-strict", "accelerated")
+    for transport in ("framed", "buffered")
+]
 
 
 @pytest.fixture(scope="module", params=THRIFTPY2, ids=["-".join(each) for each in THRIFTPY2])
 def thriftpy2_talk(request: pytest.FixtureRequest, weego_server: Server) -> Iterator[Talk]:
     need.module("thriftpy2")
+    from thriftpy2.protocol import TCyBinaryProtocolFactory
     from thriftpy2.protocol.binary import TBinaryProtocolFactory
-    from thriftpy2.protocol.cybin import TCyBinaryProtocolFactory
     from thriftpy2.rpc import make_client
     from thriftpy2.thrift import TApplicationException
     from thriftpy2.transport.buffered import TBufferedTransportFactory
@@ -29,19 +33,20 @@ def thriftpy2_talk(request: pytest.FixtureRequest, weego_server: Server) -> Iter
     from thriftpy2.transport.framed import TFramedTransportFactory
     from thriftpy2.transport.framed.cyframed import TCyFramedTransportFactory
 
-    protocol, transport = request.param
+    protocol, _ = request.param
     factories: dict[tuple[str, str], Any] = {
         ("python", "framed"): TFramedTransportFactory,
         ("python", "buffered"): TBufferedTransportFactory,
         ("cython", "framed"): TCyFramedTransportFactory,
         ("cython", "buffered"): TCyBufferedTransportFactory,
     }
+    protocols: dict[str, Any] = {"python": TBinaryProtocolFactory, "cython": TCyBinaryProtocolFactory}
     types = peers.thriftpy2_types()
     client = make_client(
         types.Beyond,
         "127.0.0.1",
         weego_server.port,
-        proto_factory=TBinaryProtocolFactory() if protocol == "python" else TCyBinaryProtocolFactory(),
+        proto_factory=protocols[protocol](),
         trans_factory=factories[request.param](),
         timeout=30_000,
     )

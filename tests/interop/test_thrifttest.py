@@ -81,7 +81,9 @@ def module(programs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 
 @pytest.fixture(scope="module", params=VARIANTS, ids=["-".join(each) for each in VARIANTS])
-def apaches_server(request: pytest.FixtureRequest, programs: Path, apache_gen: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
+def apaches_server(
+    request: pytest.FixtureRequest, programs: Path, apache_gen: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[str, str]]:
     """Address and framing. On a unix socket, for on TCP it would listen on every address of the machine."""
     protocol, transport = request.param
     path = tmp_path_factory.mktemp("s") / "s"

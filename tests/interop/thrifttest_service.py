@@ -1,3 +1,5 @@
+# The stubs are made when the test runs.
+# mypy: ignore-errors
 """ThriftTest, the service that Apache Thrift's languages test each other with, implemented with weego: app.py of the server under test."""
 
 from __future__ import annotations
@@ -66,9 +68,7 @@ class Service(ThriftTest):
     def test_insanity(self, argument: Insanity) -> dict[int, dict[Numberz, Insanity]]:
         return {1: {Numberz.TWO: argument, Numberz.THREE: argument}, 2: {Numberz.SIX: Insanity()}}
 
-    def test_multi(
-        self, arg0: int, arg1: int, arg2: int, arg3: dict[int, str], arg4: Numberz, arg5: int
-    ) -> Xtruct:
+    def test_multi(self, arg0: int, arg1: int, arg2: int, arg3: dict[int, str], arg4: Numberz, arg5: int) -> Xtruct:
         return Xtruct(string_thing="Hello2", byte_thing=arg0, i32_thing=arg1, i64_thing=arg2)
 
     def test_exception(self, arg: str) -> None:

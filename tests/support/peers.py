@@ -47,7 +47,9 @@ def compiler() -> str:
 
 def compiler_version() -> str:
     """Its version, such as "0.17.0"."""
-    said = subprocess.run([compiler(), "--version"], capture_output=True, text=True, check=True, timeout=FETCHING).stdout
+    said = subprocess.run(
+        [compiler(), "--version"], capture_output=True, text=True, check=True, timeout=FETCHING
+    ).stdout
     found = re.search(r"\d+\.\d+\.\d+", said)
     return found[0] if found else missing(f"a Thrift compiler that tells its version (it says {said!r})", NEED_COMPILER)
 
@@ -112,7 +114,9 @@ def _from_debian(version: str, scratch: Path) -> Path:
         (scratch / name).mkdir(parents=True)
     keyring = "/usr/share/keyrings/debian-archive-keyring.gpg"
     sources = scratch / "sources.list"
-    sources.write_text(f"deb-src [signed-by={keyring}] http://deb.debian.org/debian {release['VERSION_CODENAME']} main\n")
+    sources.write_text(
+        f"deb-src [signed-by={keyring}] http://deb.debian.org/debian {release['VERSION_CODENAME']} main\n"
+    )
     apt = ["apt-get", "-q", "-o", f"Dir::State={scratch}/state", "-o", f"Dir::Cache={scratch}/cache"]
     apt += ["-o", f"Dir::Etc::SourceList={sources}", "-o", "Dir::Etc::SourceParts=-", "-o", "APT::Sandbox::User="]
     env = dict(os.environ)
@@ -140,9 +144,9 @@ def _one_line(error: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def thriftpy2_server(transport: str) -> Iterator[str]:
+def thriftpy2_server(transport: str, port: int = 0) -> Iterator[str]:
     """The address of a thriftpy2 server."""
-    with _server("thriftpy2", "--transport", transport) as address:
+    with _server("thriftpy2", "--transport", transport, "--port", str(port)) as address:
         yield address
 
 
@@ -224,19 +228,22 @@ def apache_types(generated: Path) -> tuple[Any, Any]:
     return importlib.import_module("interop.ttypes"), importlib.import_module("interop.Interop")
 
 
-def _serve_thriftpy2(transport: str) -> None:
+def _serve_thriftpy2(transport: str, port: int) -> None:
     from thriftpy2.rpc import make_server
     from thriftpy2.transport import TBufferedTransportFactory, TFramedTransportFactory, TServerSocket
 
     class Socket(TServerSocket):
         def listen(self) -> None:
-            super().listen()
+            listening: Any = super()
+            listening.listen()
+            assert self.sock is not None
             _announce(self.sock.getsockname()[1])
 
     types = thriftpy2_types()
     factory = TFramedTransportFactory() if transport == "framed" else TBufferedTransportFactory()
     server = make_server(types.Interop, Handler(types), "127.0.0.1", 1, trans_factory=factory)
-    server.trans = Socket(host="127.0.0.1", port=0, client_timeout=3000)  # make_server takes no port 0
+    socket_class: Any = Socket
+    server.trans = socket_class(host="127.0.0.1", port=port, client_timeout=3000)  # make_server takes no port 0
     server.serve()
 
 
@@ -252,7 +259,9 @@ def _serve_apache(kind: str, transport: str, protocol: str, generated: Path) -> 
 
     types, service = apache_types(generated)
     server_class = TThreadedServer if kind == "threaded" else TSimpleServer
-    transports = TTransport.TFramedTransportFactory() if transport == "framed" else TTransport.TBufferedTransportFactory()
+    transports = (
+        TTransport.TFramedTransportFactory() if transport == "framed" else TTransport.TBufferedTransportFactory()
+    )
     protocols = TBinaryProtocolAcceleratedFactory(fallback=False) if protocol == "accel" else TBinaryProtocolFactory()
     server_class(service.Processor(Handler(types)), Socket("127.0.0.1", 0), transports, protocols).serve()
 
@@ -269,9 +278,10 @@ def main() -> None:
     parser.add_argument("--transport", choices=["framed", "buffered"], default="framed")
     parser.add_argument("--protocol", choices=["binary", "accel"], default="binary")
     parser.add_argument("--generated", type=Path)
+    parser.add_argument("--port", type=int, default=0)
     given = parser.parse_args()
     if given.peer == "thriftpy2":
-        _serve_thriftpy2(given.transport)
+        _serve_thriftpy2(given.transport, given.port)
     else:
         _serve_apache(given.kind, given.transport, given.protocol, given.generated)
 

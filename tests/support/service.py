@@ -115,7 +115,9 @@ class Service(Probe):
 class App:
     """A user's folder. `idl` is compiled to ``gen/``; `code` becomes app.py, whose class ``Service`` is served."""
 
-    def __init__(self, folder: Path, *, idl: str = PROBE_IDL, idl_name: str = "probe.thrift", code: str | None = None) -> None:
+    def __init__(
+        self, folder: Path, *, idl: str = PROBE_IDL, idl_name: str = "probe.thrift", code: str | None = None
+    ) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         (folder / idl_name).write_text(idl)
@@ -147,7 +149,7 @@ class App:
         more: str = "",
     ) -> Path:
         """Write server.toml; `server`, `limits`, `log` are lines for those tables, `more` goes to the end."""
-        text = f"[server]\nname = \"probe\"\nworkers = {workers}\napp_dir = {json.dumps(str(self.folder))}\n{server}\n\n"
+        text = f'[server]\nname = "probe"\nworkers = {workers}\napp_dir = {json.dumps(str(self.folder))}\n{server}\n\n'
         text += "".join(f"[[listen]]\naddress = {json.dumps(address)}\n\n" for address in listen)
         text += f"[[service]]\nclass = {json.dumps(service)}\n\n[limits]\n{limits}\n\n[log]\n{log}\n\n{more}\n"
         fresh = self.conf.with_suffix(".new")

@@ -1,0 +1,105 @@
+"""The page that Prometheus reads, in its text format 0.0.4: what the master and the scoreboard know of the processes.
+
+Names and units follow Prometheus' own rules: base units, ``_total`` on counters, labels of few values and never a peer's.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from prefork import status
+from prefork.status import COUNTERS, GAUGES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from prefork.master import Master
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+_GAUGE_TEXTS = {
+    "connections": ("weego_connections", "Connections open."),
+    "inflight": ("weego_inflight_requests", "Requests in progress."),
+}
+_COUNTER_TEXTS = {
+    "requests": ("weego_requests_total", "Requests served, those that failed included."),
+    "errors": ("weego_request_errors_total", "Requests that failed."),
+    "accepted": ("weego_accepted_connections_total", "Connections accepted."),
+    "handed_over": ("weego_handed_over_connections_total", "Connections that a leaving worker gave to another."),
+    "adopted": ("weego_adopted_connections_total", "Connections that a worker took from a leaving one."),
+}
+
+#: A sample: labels and value.
+Sample = tuple[dict[str, str], float]
+
+
+def page(master: Master) -> bytes:
+    """All of it."""
+    history, current, board = master.history, master.current, master.board
+    build = {"version": master.version, "python": ".".join(map(str, sys.version_info[:3]))}
+    lines = [
+        *_family("weego_build_info", "gauge", "Constant 1; what runs is in the labels.", [(build, 1)]),
+        *_family(
+            "weego_workers",
+            "gauge",
+            "Worker processes by state.",
+            [({"state": state}, count) for state, count in status.states(master).items()],
+        ),
+        *_family("weego_workers_wanted", "gauge", "Worker processes there should be.", _one(current.size if current else 0)),
+        *_family(
+            "weego_generation", "gauge", "The generation that serves; each reload makes one.", _one(board.generation)
+        ),
+        *_family(
+            "weego_reloads_total",
+            "counter",
+            "Reloads that ended, by result.",
+            [({"result": result}, count) for result, count in history.reloads.items()],
+        ),
+        *_family(
+            "weego_config_last_reload_successful",
+            "gauge",
+            "0 if the last reload failed, so that the config on disk is not the one that serves.",
+            _one(history.reload_error is None),
+        ),
+        *_family(
+            "weego_config_last_reload_success_timestamp_seconds",
+            "gauge",
+            "When the config that serves took effect.",
+            _one(history.config_time),
+        ),
+        *_family(
+            "weego_worker_restarts_total",
+            "counter",
+            "Workers replaced outside of reloads, by reason.",
+            [({"reason": reason}, count) for reason, count in history.restarts.items()],
+        ),
+        *_family(
+            "weego_process_resident_memory_bytes",
+            "gauge",
+            "Resident memory; pages that processes share count in each of them.",
+            [({"process": name}, size) for name, size in status.memory(master).items()],
+        ),
+    ]
+    for key, (name, text) in _GAUGE_TEXTS.items():
+        lines += _family(name, "gauge", text, _one(board.total(GAUGES[key])))
+    for key, (name, text) in _COUNTER_TEXTS.items():
+        lines += _family(name, "counter", text, _one(board.total(COUNTERS[key])))
+    return ("\n".join(lines) + "\n").encode()
+
+
+def _one(value: float) -> list[Sample]:
+    return [({}, value)]
+
+
+def _family(name: str, kind: str, text: str, samples: Iterable[Sample]) -> list[str]:
+    lines = [f"# HELP {name} {text}", f"# TYPE {name} {kind}"]
+    for labels, value in samples:
+        inside = ",".join(f'{label}="{_escaped(each)}"' for label, each in labels.items())
+        number = f"{value:.3f}" if isinstance(value, float) else f"{value:d}"
+        lines.append(f"{name}{{{inside}}} {number}" if inside else f"{name} {number}")
+    return lines
+
+
+def _escaped(value: str) -> str:
+    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

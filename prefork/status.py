@@ -1,0 +1,165 @@
+"""What a master knows of itself, as plain values: for the probes, the metrics and the control socket."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from prefork import scoreboard
+from prefork.primitives import getpid, monotonic, monotonic_ns
+
+if TYPE_CHECKING:
+    from prefork.generation import WorkerProcess
+    from prefork.master import Master
+
+#: Why a worker was replaced. ``boot``: it never got ready; ``exit``, ``signal``: how it ended after that; ``leave``: it asked to
+#: leave, which SIGTERM makes it do.
+RESTART_REASONS = ("boot", "exit", "signal", "leave")
+
+#: Counters of the scoreboard that are worth reporting, by column.
+COUNTERS = {
+    "requests": scoreboard.REQUESTS,
+    "errors": scoreboard.ERRORS,
+    "accepted": scoreboard.ACCEPTED,
+    "handed_over": scoreboard.HANDED_OVER,
+    "adopted": scoreboard.ADOPTED,
+}
+
+GAUGES = {"connections": scoreboard.CONNECTIONS, "inflight": scoreboard.INFLIGHT}
+
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+class History:
+    """What has happened since the master started."""
+
+    def __init__(self) -> None:
+        self.reloads = {"success": 0, "failure": 0}
+        self.reload_error: str | None = None
+        """Why the last reload failed; None: it did not, or there was none."""
+        self.config_time = time.time()
+        """When the config that serves took effect, seconds since 1970."""
+        self.restarts = dict.fromkeys(RESTART_REASONS, 0)
+
+    def reloaded(self, error: str | None) -> None:
+        """A reload has ended."""
+        self.reload_error = error
+        self.reloads["failure" if error else "success"] += 1
+        if error is None:
+            self.config_time = time.time()
+
+
+class Health(NamedTuple):
+    """The answers to the probes: for each the reasons why not, and none means yes."""
+
+    live: tuple[str, ...]
+    ready: tuple[str, ...]
+    started: tuple[str, ...]
+
+
+def health(master: Master) -> Health:
+    """Live: at least one worker is alive, or will not be again. Ready: new connections are served. Started: somebody ever served."""
+    stopping = ("the server is stopping",) if master.is_stopping else ()
+    alive = any(worker.pid is not None for worker in master.family.workers.values())
+    current = master.current
+    is_ready = current is not None and bool(current.ready)
+    return Health(
+        live=() if alive or stopping else ("no worker is alive",),
+        ready=stopping + (() if is_ready else ("no worker is ready",)),
+        started=() if master.has_served else ("no worker has been ready yet",),
+    )
+
+
+def status(master: Master) -> dict[str, Any]:
+    """The server as a whole."""
+    current = master.current
+    settings = current.settings if current is not None else None
+    return {
+        "name": settings.name if settings else None,
+        "version": master.version,
+        "pid": getpid(),
+        "state": _state(master),
+        "uptime": round(monotonic() - master.started, 3),
+        "generation": current.number if current else 0,
+        "workers": current.size if current else 0,
+        "ready": len(current.ready) if current else 0,
+        "draining": sum(worker.is_draining for worker in master.family.workers.values()),
+        "listen": [listener.actual for listener in current.listeners] if current else [],
+        "admin": master.address_of("admin"),
+        "control": master.address_of("control"),
+        "reloads": dict(master.history.reloads),
+        "reload_error": master.history.reload_error,
+        "restarts": dict(master.history.restarts),
+    }
+
+
+def workers(master: Master) -> list[dict[str, Any]]:
+    """Each worker there is, oldest generation first."""
+    everyone = sorted(master.family.workers.values(), key=lambda worker: (worker.generation.number, worker.slot))
+    return [_worker(master, worker) for worker in everyone]
+
+
+def _worker(master: Master, worker: WorkerProcess) -> dict[str, Any]:
+    row = master.board.row(worker.index)
+    columns = GAUGES | COUNTERS
+    return {
+        "slot": worker.slot,
+        "generation": worker.generation.number,
+        "pid": worker.pid,
+        "state": scoreboard.STATE_NAMES[row[scoreboard.STATE]],
+        "uptime": round(worker.uptime, 3),
+        "beat_age": round((monotonic_ns() - row[scoreboard.BEAT_NS]) / 1e9, 3),
+        **{name: row[column] for name, column in columns.items()},
+        "memory": resident_bytes(worker.pid),
+    }
+
+
+def stats(master: Master) -> dict[str, Any]:
+    """Sums over all workers; counters over the dead too, so they never go backwards."""
+    board = master.board
+    return {name: board.total(column) for name, column in (GAUGES | COUNTERS).items()} | {"memory": memory(master)}
+
+
+def states(master: Master) -> dict[str, int]:
+    """How many workers are in each state."""
+    counts = dict.fromkeys(scoreboard.STATE_NAMES[1:], 0)
+    for index in master.board.rows():
+        if index in master.family.workers:
+            counts[scoreboard.STATE_NAMES[master.board.row(index)[scoreboard.STATE]]] += 1
+    return counts
+
+
+def memory(master: Master) -> dict[str, int]:
+    """Resident bytes of the master, the loaders, each slot's worker, and those that drain. Shared pages count in each."""
+    sums = {"master": resident_bytes(getpid()), "loader": 0}
+    for loader in master.family.loaders:
+        sums["loader"] += resident_bytes(loader.pid)
+    for worker in workers_by_slot(master):
+        name = "draining" if worker.is_draining else f"worker {worker.slot}"
+        sums[name] = sums.get(name, 0) + resident_bytes(worker.pid)
+    return sums
+
+
+def workers_by_slot(master: Master) -> list[WorkerProcess]:
+    """All workers, in order of slots."""
+    return sorted(master.family.workers.values(), key=lambda worker: worker.slot)
+
+
+def resident_bytes(pid: int | None) -> int:
+    """Resident memory of a process of ours; 0 if it is gone, or not born."""
+    if pid is None:
+        return 0
+    try:
+        with open(f"/proc/{pid}/statm", "rb", buffering=0) as file:
+            return int(file.read().split()[1]) * _PAGE
+    except (OSError, IndexError):
+        return 0
+
+
+def _state(master: Master) -> str:
+    if master.is_stopping:
+        return "stopping"
+    if master.current is None or not master.has_served:
+        return "starting"
+    return "reloading" if master.incoming is not None else "serving"
