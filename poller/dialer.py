@@ -59,7 +59,7 @@ def connect_with_hub(address: Address, deadline: float, hub: Any) -> int:
 
         # An address in figures needs no resolver, whose threads cost more than the connection.
         with contextlib.suppress(OSError):
-            return _socket.getaddrinfo(*query, 0, _socket.AI_NUMERICHOST)
+            return _socket.getaddrinfo(*query, flags=_socket.AI_NUMERICHOST)
         with Timeout(max(0.0, deadline - monotonic()), _OutOfTime):
             return hub.resolver.getaddrinfo(*query)
 

@@ -17,7 +17,7 @@ import logging
 
 from cpython.ref cimport Py_XDECREF
 
-from greenlet import GreenletExit
+from greenlet import GreenletExit, getcurrent
 
 cdef extern from *:
     """
@@ -47,7 +47,7 @@ log = logging.getLogger("weego.worker")
 
 cdef class Leader(greenlet):
     def __init__(self, Leaders owner not None):
-        super().__init__(None, owner.loop.hub)
+        super().__init__(run, owner.loop.hub)
         self.owner = owner
 
     def rawlink(self, callback):
@@ -85,37 +85,42 @@ cdef class Leader(greenlet):
             return 1
         return 0
 
-    def run(self):
-        cdef Leaders owner = self.owner
-        cdef PyObject* hub = <PyObject*>owner.loop.hub
-        if owner.measuring:
+
+def run():
+    """What a leader runs. Its stack holds no reference to it, so that it ends, by GreenletExit, when nobody refers to it any more."""
+    cdef Leader self = <Leader>getcurrent()
+    cdef Leaders owner = self.owner
+    cdef PyObject* hub = <PyObject*>owner.loop.hub
+    cdef PyObject* leader = <PyObject*>self
+    self = None
+    if owner.measuring:
+        try:
+            Py_XDECREF(weego_switch(hub))
+        except GreenletExit:
+            pass
+        return
+    while True:
+        owner.chosen = NULL
+        owner.current = leader
+        try:
+            owner.loop.turn()
+        except BaseException:
+            log.exception("a turn of the loop failed")
+        if owner.current == leader:
+            owner.current = NULL
+        if <object>leader not in owner.members or len(owner.idle) >= MOST_IDLE or owner.loop.epoll < 0:
+            owner.members.discard(<object>leader)
+            return
+        owner.idle.append(<object>leader)
+        while owner.chosen != leader:
             try:
                 Py_XDECREF(weego_switch(hub))
             except GreenletExit:
-                pass
-            return
-        while True:
-            owner.chosen = NULL
-            owner.current = <PyObject*>self
-            try:
-                owner.loop.turn()
-            except BaseException:
-                log.exception("a turn of the loop failed")
-            if owner.current == <PyObject*>self:
-                owner.current = NULL
-            if self not in owner.members or len(owner.idle) >= MOST_IDLE or owner.loop.epoll < 0:
-                owner.members.discard(self)
+                owner.members.discard(<object>leader)
                 return
-            owner.idle.append(self)
-            while owner.chosen != <PyObject*>self:
-                try:
-                    Py_XDECREF(weego_switch(hub))
-                except GreenletExit:
-                    owner.members.discard(self)
-                    return
-                except BaseException as error:
-                    # Thrown by something that outlived its call; the call it was meant for is over.
-                    log.debug("a parked greenlet was woken with %r", error)
+            except BaseException as error:
+                # Thrown by something that outlived its call; the call it was meant for is over.
+                log.debug("a parked greenlet was woken with %r", error)
 
 
 cdef class Leaders(Runner):
@@ -147,7 +152,7 @@ cdef class Leaders(Runner):
         return 0
 
     cdef int measure(self) except -1:
-        """How often is a parked leader referred to that has served nobody: by itself, by `g` here, and by `members`?"""
+        """How often is a parked leader referred to that has served nobody? By `g` here, and by `members`."""
         cdef Leader g = Leader(self)
         self.measuring = True
         try:

@@ -27,6 +27,7 @@ from collections import deque
 from codec.buffer cimport WriteBuffer
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.errno cimport errno
+from libc.math cimport ceil
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memset
 from poller.clock cimport monotonic
@@ -389,7 +390,7 @@ cdef class Loop:
         cdef double now, until = self.timers.earliest()
         if until >= 0:
             timeout = max(0.0, min(timeout, until - monotonic()))
-        self.turn(0 if self.unread or self.unsent else <int>(timeout * 1000))
+        self.turn(0 if self.unread or self.unsent else <int>ceil(timeout * 1000))
         self.after_turn()
         now = monotonic()
         self.timers.run(now)

@@ -13,6 +13,10 @@
 | ``scoreboard`` | shared memory: states, gauges, counters, the connection-count gate |
 | ``channel`` | messages and descriptors between two processes |
 | ``listeners`` | listening sockets |
+| ``door`` | short talks with visitors, in the master's loop |
+| ``admin``, ``metrics`` | probes and Prometheus' page over HTTP |
+| ``control`` | questions and orders over a unix socket |
+| ``status`` | what the master knows of itself, for these |
 | ``backoff``, ``pidfile``, ``loop``, ``report``, ``primitives`` | small parts |
 
 The names below are loaded when they are used: the master pays for nothing that only workers need.

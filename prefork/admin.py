@@ -55,7 +55,9 @@ class Admin(Door):
         elif not version.startswith("HTTP/1."):
             self._complain(visitor, 505, "HTTP/1.1 is spoken here")
         elif method not in ("GET", "HEAD"):
-            self._complain(visitor, 405, f"nothing can be changed here: GET {', '.join(_PATHS)}", "Allow: GET, HEAD\r\n")
+            self._complain(
+                visitor, 405, f"nothing can be changed here: GET {', '.join(_PATHS)}", "Allow: GET, HEAD\r\n"
+            )
         else:
             self._get(visitor, target.partition("?")[0], has_body=method == "GET")
 

@@ -13,7 +13,7 @@ import _socket
 import json
 import os
 import struct
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from prefork import status
 from prefork.door import MAX_REQUEST_BYTES, Door

@@ -137,7 +137,7 @@ class Door:
         assert self.listener is not None
         for _ in range(ACCEPTS_PER_TURN):
             try:
-                fd, _address = self.listener.sock._accept()
+                fd, _address = self.listener.sock._accept()  # type: ignore[attr-defined]
             except OSError as error:
                 if error.errno in _OUT_OF:
                     self._pause(error)

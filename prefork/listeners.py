@@ -18,7 +18,7 @@ import stat
 from typing import TYPE_CHECKING, Any
 
 from prefork.application import Listen, LoadError
-from prefork.primitives import RawSocket, getaddrinfo
+from prefork.primitives import RawSocket, getaddrinfo, make_parent
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -103,6 +103,7 @@ class _Loader:
             self._channel.send({"is": "failed", "line": line, "code": code, "trace": trace})
             self._linger()
             return code
+        set_signal(signal.SIGTERM, _only_ignore)  # once more, whatever the user's imports did to it
         set_title(f"weego: loader gen {self._generation} [{settings.name}]")
         # Objects that exist now are in every worker, and mostly for good: collecting them would only copy their pages.
         gc.collect()

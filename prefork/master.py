@@ -42,11 +42,13 @@ from prefork.primitives import (
     set_title,
 )
 from prefork.scoreboard import Scoreboard
+from prefork.status import History
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from prefork.application import Application
+    from prefork.door import Door
 
 log = logging.getLogger("weego.master")
 
@@ -77,6 +79,9 @@ class Ready(NamedTuple):
     seconds: float
     """Since ``run`` was called."""
     extra: Mapping[str, Any]
+    admin: str | None = None
+    """As bound, where the master answers probes; and where it takes orders."""
+    control: str | None = None
 
 
 class Master:
@@ -95,28 +100,31 @@ class Master:
         on_reopen: Callable[[], None] | None = None,
     ) -> None:
         self._app = app
-        self._version = version
+        self.version = version
+        self.history = History()
         self._on_ready = on_ready
         self._on_reopen = on_reopen
         self._exit_code = 0
-        self._is_stopping = False
+        self.is_stopping = False
         self._is_fast = False
         self._is_checking = False
         self._is_announced = False
-        self._has_served = False
+        self.has_served = False
         self._boot_failures = 0
         self._last_number = 0
-        self._current: Generation | None = None
-        self._incoming: Generation | None = None
+        self.current: Generation | None = None
+        self.incoming: Generation | None = None
         self._reload_wanted = False
         self._size_change = 0
         # Slot of the current generation → the worker that leaves once the slot is filled again.
         self._replaces: dict[int, WorkerProcess] = {}
         self._pidfile: Pidfile | None = None
-        self._started = monotonic()
+        self._doors: dict[str, Door] = {}
+        self._waiting: list[Callable[[str | None], None]] = []
+        self.started = monotonic()
         self._loop: Loop
-        self._family: Family
-        self._board: Scoreboard
+        self.family: Family
+        self.board: Scoreboard
 
     # -- life -------------------------------------------------------------------------------------------------------------
 
@@ -124,7 +132,7 @@ class Master:
         """Serve until stopped; the exit code of the process: 0, 70, 71 or 78. Only in the main thread."""
         self._open()
         set_title("weego: master")
-        self._board = Scoreboard.create()
+        self.board = Scoreboard.create()
         try:
             self._loop.on_signals(
                 {
@@ -139,18 +147,20 @@ class Master:
                         "SIGUSR2 ignored: there is no upgrade in place yet; restart the server"
                     ),
                     signal.SIGWINCH: lambda: None,  # any terminal that changes its size sends it
-                    signal.SIGCHLD: self._family.reap,
+                    signal.SIGCHLD: self.family.reap,
                 }
             )
             become_subreaper()
-            log.info("weego %s starts, pid %d", self._version, getpid())
+            log.info("weego %s starts, pid %d", self.version, getpid())
             self._begin_generation()
             self._loop.run()
         finally:
+            for door in self._doors.values():
+                door.close()
             self._loop.close()
             if self._pidfile is not None:
                 self._pidfile.close()
-            self._board.close()
+            self.board.close()
         log.info("weego has stopped, exit code %d", self._exit_code)
         return self._exit_code
 
@@ -169,9 +179,9 @@ class Master:
         return self._exit_code
 
     def _open(self) -> None:
-        self._started = monotonic()
+        self.started = monotonic()
         self._loop = Loop()
-        self._family = Family(self._loop, self._on_exit)
+        self.family = Family(self._loop, self._on_exit)
 
     def _fail(self, line: str, code: int) -> None:
         """The server cannot start: say so in one line and leave with ``code``."""
@@ -189,30 +199,22 @@ class Master:
             self._on_loader_gone(process, how)
 
     def _end_if_alone(self) -> None:
-        if self._is_stopping and not self._family:
+        if self.is_stopping and not self.family:
             self._loop.stop()
 
     # -- signals ----------------------------------------------------------------------------------------------------------
 
     def _on_hup(self) -> None:
-        if self._is_stopping:
-            log.info("SIGHUP ignored: the server is stopping")
-        elif self._incoming is not None:
-            if not self._reload_wanted:
-                log.info("SIGHUP: one more reload follows the one under way")
-            self._reload_wanted = True
-        else:
-            self._reload("SIGHUP")
+        self.ask_reload("SIGHUP")
 
     def _on_term(self) -> None:
-        if self._is_stopping:
+        if self.is_stopping:
             log.info("SIGTERM ignored: the server is stopping; SIGINT or SIGQUIT stops it faster")
         else:
-            log.info("SIGTERM: stopping")
-            self._stop(fast=False)
+            self.ask_stop("SIGTERM", fast=False)
 
     def _on_int(self) -> None:
-        if self._is_stopping:
+        if self.is_stopping:
             log.warning("SIGINT: stopping fast")
             self._stop(fast=True)
         else:
@@ -224,16 +226,16 @@ class Master:
         self._stop(fast=True)
 
     def _on_resize(self, by: int) -> None:
-        if self._is_stopping or self._current is None:
+        if self.is_stopping or self.current is None:
             log.info(
                 "change of the number of workers ignored: the server is %s",
-                "stopping" if self._is_stopping else "starting",
+                "stopping" if self.is_stopping else "starting",
             )
-        elif self._incoming is not None:
+        elif self.incoming is not None:
             self._size_change += by
             log.info("%+d worker: after the reload under way", by)
         else:
-            self._resize(self._current, by)
+            self._resize(self.current, by)
 
     def _on_usr1(self) -> None:
         log.info("SIGUSR1: reopening logs")
@@ -242,14 +244,43 @@ class Master:
                 self._on_reopen()
             except Exception:
                 log.exception("on_reopen failed")
-        for worker in self._family.workers.values():
-            self._family.tell(worker, {"is": "reopen"})
+        for worker in self.family.workers.values():
+            self.family.tell(worker, {"is": "reopen"})
+
+    # -- orders -----------------------------------------------------------------------------------------------------------
+
+    def ask_reload(self, who: str, done: Callable[[str | None], None] | None = None) -> None:
+        """Reload, after the one under way if there is one: that may have read the config before it was changed.
+
+        ``done`` is told how it ended: None, or a line that says why it failed.
+        """
+        if self.is_stopping:
+            log.info("%s ignored: the server is stopping", who)
+            return
+        if done is not None:
+            self._waiting.append(done)
+        if self.incoming is None:
+            self._reload(who)
+        elif not self._reload_wanted:
+            log.info("%s: one more reload follows the one under way", who)
+            self._reload_wanted = True
+
+    def ask_stop(self, who: str, *, fast: bool) -> None:
+        """Stop; again, with ``fast``, to hurry."""
+        log.info("%s: stopping%s", who, " fast" if fast else "")
+        self._stop(fast=fast)
+
+    def address_of(self, purpose: str) -> str | None:
+        """Where the master's own listener is bound: ``admin`` or ``control``."""
+        door = self._doors.get(purpose)
+        return door.listener.actual if door is not None and door.listener is not None else None
 
     # -- generations ------------------------------------------------------------------------------------------------------
 
-    def _begin_generation(self) -> None:
+    def _begin_generation(self, waiting: Iterable[Callable[[str | None], None]] = ()) -> None:
         self._last_number += 1
-        generation = self._incoming = Generation(self._last_number)
+        generation = self.incoming = Generation(self._last_number)
+        generation.waiting.extend(waiting)
         try:
             generation.loader = self._start_loader(generation)
         except OSError as error:
@@ -258,23 +289,24 @@ class Master:
     def _reload(self, reason: str) -> None:
         log.info("%s: reloading, generation %d loads", reason, self._last_number + 1)
         self._reload_wanted = False
-        self._begin_generation()
+        waiting, self._waiting = self._waiting, []
+        self._begin_generation(waiting)
 
     def _give_up(self, generation: Generation, line: str, code: int) -> None:
         """The incoming generation has failed."""
-        if generation is not self._incoming:
+        if generation is not self.incoming:
             return
-        if self._current is None:
+        if self.current is None:
             self._discard(generation)
             self._fail(line, code)
             return
-        log.error("reload failed, generation %d goes on: %s", self._current.number, line)
+        log.error("reload failed, generation %d goes on: %s", self.current.number, line)
         self._discard(generation)
-        self._after_reload()
+        self._end_reload(generation, line)
 
     def _discard(self, generation: Generation) -> None:
         """End an incoming generation, of which nobody outside has seen anything."""
-        self._incoming = None
+        self.incoming = None
         self._release_loader(generation)
         for timer in generation.respawns.values():
             timer.cancel()
@@ -282,24 +314,38 @@ class Master:
             worker.is_draining = True
             worker.kill()
         generation.workers.clear()
-        kept = self._current.listeners if self._current is not None else []
-        close_all(listener for listener in generation.listeners if listener not in kept)
-        generation.listeners = []
+        kept = self.current.all_listeners if self.current is not None else []
+        close_all(listener for listener in generation.all_listeners if listener not in kept)
+        generation.listeners, generation.doors = [], {}
+
+    def _end_reload(self, generation: Generation, error: str | None) -> None:
+        """Tell who wants to know; then do what had to wait for it."""
+        self.history.reloaded(error)
+        self._tell_waiting(generation.waiting, error)
+        self._after_reload()
+
+    def _tell_waiting(self, waiting: list[Callable[[str | None], None]], error: str | None) -> None:
+        told, waiting[:] = list(waiting), []
+        for done in told:
+            try:
+                done(error)
+            except Exception:
+                log.exception("a mistake in the master; it goes on")
 
     def _after_reload(self) -> None:
-        if self._is_stopping:
+        if self.is_stopping:
             return
-        if self._size_change and self._current is not None:
+        if self._size_change and self.current is not None:
             by, self._size_change = self._size_change, 0
-            self._resize(self._current, by)
+            self._resize(self.current, by)
         if self._reload_wanted:
-            self._reload("SIGHUP during the last reload")
+            self._reload("asked for during the last reload")
 
     def _on_settings(self, generation: Generation, settings: Settings, places: list[Any]) -> None:
         """The incoming generation's loader is done: bind, and have workers forked."""
         generation.settings = settings
         generation.size = settings.workers
-        first = self._current is None
+        first = self.current is None
         try:
             if first:
                 set_title(f"weego: master [{settings.name}]")
@@ -313,17 +359,20 @@ class Master:
         except (BindError, PidfileError) as error:
             self._give_up(generation, str(error), EX_OSERR)
             return
+        where = [listener.actual for listener in generation.listeners]
+        where += [f"{purpose} on {listener.actual}" for purpose, listener in generation.doors.items()]
         log.info(
             "generation %d loaded in %.2f s: %d workers, %s",
             generation.number,
             monotonic() - generation.started,
             settings.workers,
-            ", ".join(listener.actual for listener in generation.listeners),
+            ", ".join(where),
         )
         if first:
             # Nothing serves yet, so nothing need be protected: workers accept as they become ready.
-            self._current, self._incoming = generation, None
-            self._board.publish(generation.number, getpid())
+            self.current, self.incoming = generation, None
+            self.board.publish(generation.number, getpid())
+            self._open_doors(generation)
             self._fill(generation)
             self._after_reload()
         else:
@@ -331,40 +380,65 @@ class Master:
 
     def _bind(self, generation: Generation, places: list[Any]) -> None:
         """Keep the current listeners of the same addresses, bind the others. Raises BindError, leaving nothing new."""
-        current = list(self._current.listeners) if self._current is not None else []
-        chosen: list[Listener] = []
+        settings, old = generation.settings, self.current
+        kept = list(old.listeners) if old is not None else []
+        kept_doors = old.doors if old is not None else {}
+        of_workers, of_doors = places[: len(settings.listen)], places[len(settings.listen) :]
         try:
-            for listen, place in zip(generation.settings.listen, places, strict=True):
-                kept = next((listener for listener in current if listener.listen.address == listen.address), None)
-                if kept is not None:
-                    current.remove(kept)  # "port 0" may be listed twice
-                chosen.append(kept or bind(listen, (place[0], place[1])))
+            for listen, place in zip(settings.listen, of_workers, strict=True):
+                listener = next((each for each in kept if each.listen.address == listen.address), None)
+                if listener is not None:
+                    kept.remove(listener)  # "port 0" may be listed twice
+                generation.listeners.append(listener or bind(listen, (place[0], place[1])))
+            for (purpose, listen), place in zip(settings.doors.items(), of_doors, strict=True):
+                listener = kept_doors.get(purpose)
+                if listener is None or listener.listen.address != listen.address:
+                    listener = bind(listen, (place[0], place[1]))
+                generation.doors[purpose] = listener
         except BindError:
-            old = self._current.listeners if self._current is not None else []
-            close_all(listener for listener in chosen if listener not in old)
+            before = old.all_listeners if old is not None else []
+            close_all(listener for listener in generation.all_listeners if listener not in before)
+            generation.listeners, generation.doors = [], {}
             raise
-        generation.listeners = chosen
+
+    def _open_doors(self, generation: Generation) -> None:
+        """From now on the master answers where this generation's config says, and nowhere else."""
+        for purpose in {*self._doors, *generation.doors}:
+            if purpose not in self._doors:
+                self._doors[purpose] = self._make_door(purpose)
+            self._doors[purpose].open(generation.doors.get(purpose))
+
+    def _make_door(self, purpose: str) -> Door:
+        """A master without such an address does without the code too."""
+        if purpose == "admin":
+            from prefork.admin import Admin
+
+            return Admin(self._loop, self)
+        from prefork.control import Control
+
+        return Control(self._loop, self)
 
     def _promote(self, generation: Generation) -> None:
         """Every worker of the incoming generation is ready: it serves from here on, the old one drains."""
-        old = self._current
+        old = self.current
         assert old is not None
-        self._current, self._incoming = generation, None
-        self._board.publish(generation.number, getpid())
+        self.current, self.incoming = generation, None
+        self.board.publish(generation.number, getpid())
         set_title(f"weego: master [{generation.settings.name}]")
         for worker in generation.workers.values():
-            self._family.tell(worker, {"is": "serve"})
+            self.family.tell(worker, {"is": "serve"})
         for listener, listen in zip(generation.listeners, generation.settings.listen, strict=True):
             self._adjust(listener, listen)
         closing = [i for i, listener in enumerate(old.listeners) if listener not in generation.listeners]
         close_all(old.listeners[i] for i in closing)  # the old workers hold the last copies now
-        old.listeners = []
+        self._open_doors(generation)
+        old.listeners, old.doors = [], {}
         self._release_loader(old)
         for timer in old.respawns.values():
             timer.cancel()
         self._replaces.clear()
         leaving = [
-            worker for worker in self._family.workers.values() if worker.generation is old and not worker.is_draining
+            worker for worker in self.family.workers.values() if worker.generation is old and not worker.is_draining
         ]
         old.workers.clear()
         log.info(
@@ -380,7 +454,7 @@ class Master:
         self._cut_oldest()
         if not self._is_announced:
             self._announce(generation)
-        self._after_reload()
+        self._end_reload(generation, None)
 
     def _adjust(self, listener: Listener, listen: Listen) -> None:
         try:
@@ -390,29 +464,31 @@ class Master:
 
     def _cut_oldest(self) -> None:
         """Tell the oldest draining generation to finish if there are too many."""
-        numbers = sorted({worker.generation.number for worker in self._family.workers.values() if worker.is_draining})
+        numbers = sorted({worker.generation.number for worker in self.family.workers.values() if worker.is_draining})
         for number in numbers[:-MAX_DRAINING]:
             log.warning("generation %d still drains after %d more reloads: it must finish now", number, MAX_DRAINING)
-            for worker in self._family.workers.values():
+            for worker in self.family.workers.values():
                 if worker.generation.number == number:
                     self._order_stop(worker, monotonic() + KILL_DELAY, fast=True)
 
     def _announce(self, generation: Generation) -> None:
         self._is_announced = True
         give_memory_back()
-        seconds = monotonic() - self._started
+        seconds = monotonic() - self.started
         log.info("ready in %.2f s: %d workers", seconds, len(generation.ready))
         if self._on_ready is not None:
             settings = generation.settings
             ready = Ready(
                 name=settings.name,
-                version=self._version,
+                version=self.version,
                 pid=getpid(),
                 generation=generation.number,
                 workers=generation.size,
                 listen=tuple((each.listen.address, each.actual) for each in generation.listeners),
                 seconds=seconds,
                 extra=settings.extra,
+                admin=self.address_of("admin"),
+                control=self.address_of("control"),
             )
             try:
                 self._on_ready(ready)
@@ -470,12 +546,12 @@ class Master:
             self._become_loader(generation.number, theirs, ours, master_pid)
         theirs.close()
         loader = LoaderProcess(Channel(ours), generation)
-        self._family.loaders.add(loader)
-        self._family.listen(loader, lambda: self._read_loader(loader))
-        self._family.born(loader, pid)
-        timeout = self._current.settings.boot_timeout if self._current is not None else FIRST_LOAD_TIMEOUT
+        self.family.loaders.add(loader)
+        self.family.listen(loader, lambda: self._read_loader(loader))
+        self.family.born(loader, pid)
+        timeout = self.current.settings.boot_timeout if self.current is not None else FIRST_LOAD_TIMEOUT
         loader.boot_timer = self._loop.after(
-            timeout, lambda: self._family.kill_late(loader, f"not loaded within {timeout:g} s", EX_SOFTWARE)
+            timeout, lambda: self.family.kill_late(loader, f"not loaded within {timeout:g} s", EX_SOFTWARE)
         )
         return loader
 
@@ -493,18 +569,20 @@ class Master:
     def _own_fds(self) -> Iterable[int]:
         """All that no child may inherit: an end of file must mean that the master is gone, a lock that it is not."""
         yield from self._loop.fds()
-        yield from self._family.fds()
-        for generation in (self._current, self._incoming):
+        yield from self.family.fds()
+        for generation in (self.current, self.incoming):
             if generation is not None:
-                for listener in generation.listeners:
+                for listener in generation.all_listeners:
                     yield listener.fileno()
+        for door in self._doors.values():
+            yield from door.fds()
         if self._pidfile is not None:
             yield self._pidfile.fd
         if not self._is_checking:
-            yield self._board.fd
+            yield self.board.fd
 
     def _read_loader(self, loader: LoaderProcess) -> None:
-        while (received := self._family.hear(loader)) is not None:
+        while (received := self.family.hear(loader)) is not None:
             message, fds = received
             match message["is"]:
                 case "settings":
@@ -520,7 +598,7 @@ class Master:
                     worker.failure = (f"cannot be forked: {message['error']}", EX_OSERR)
                     self._on_worker_gone(worker, "was not born")
                     self._let_loader_go(loader)
-                    self._family.reap()
+                    self.family.reap()
 
     def _take_settings(self, loader: LoaderProcess, fd: int) -> None:
         generation = loader.generation
@@ -540,9 +618,9 @@ class Master:
                 ", ".join(x.address for x in settings.listen),
             )
             self._stop(fast=True)
-        elif generation is self._incoming:
+        elif generation is self.incoming:
             self._on_settings(generation, settings, _decode_places(places))
-        elif generation is self._current and loader is generation.reviving:
+        elif generation is self.current and loader is generation.reviving:
             generation.reviving = None
             if settings == generation.settings:
                 log.info("%r takes over, generation %d", loader, generation.number)
@@ -552,7 +630,7 @@ class Master:
                 # Workers of another config must not join this generation.
                 loader.is_released = True
                 self._let_loader_go(loader)
-                if self._incoming is None:
+                if self.incoming is None:
                     self._reload("the loader died and the configuration has changed since")
         else:
             self._let_loader_go(loader)
@@ -572,11 +650,11 @@ class Master:
         if not loader.is_loaded:
             loader.kill()
         elif not loader.forking:
-            self._family.hang_up(loader)
+            self.family.hang_up(loader)
             self._loop.after(KILL_DELAY, loader.kill)  # it exits by itself, unless it was stopped
 
     def _on_loader_gone(self, loader: LoaderProcess, how: str) -> None:
-        self._family.forget(loader)
+        self.family.forget(loader)
         generation = loader.generation
         # From here on nobody orders a worker from it: losing one below may mean to replace it.
         if generation.loader is loader:
@@ -589,22 +667,22 @@ class Master:
         loader.forking.clear()
         line, code = loader.failure or (f"the loader {how}", EX_SOFTWARE)
         if self._is_checking:
-            if not loader.is_loaded and not self._is_stopping:
+            if not loader.is_loaded and not self.is_stopping:
                 log.error("%s", line)
                 self._exit_code = code
-            self._is_stopping = True
-        elif loader.is_released or self._is_stopping:
+            self.is_stopping = True
+        elif loader.is_released or self.is_stopping:
             pass
-        elif generation is self._incoming:
+        elif generation is self.incoming:
             self._give_up(generation, line, code)
-        elif generation is self._current:
+        elif generation is self.current:
             delay = generation.loader_backoff.died(loader.uptime)
             log.warning("generation %d: %s; a new one in %.1f s, workers go on", generation.number, line, delay)
             self._loop.after(delay, lambda: self._revive_loader(generation))
         self._end_if_alone()
 
     def _revive_loader(self, generation: Generation) -> None:
-        if generation is not self._current or self._is_stopping or generation.loader or generation.reviving:
+        if generation is not self.current or self.is_stopping or generation.loader or generation.reviving:
             return
         try:
             generation.reviving = self._start_loader(generation)
@@ -618,7 +696,7 @@ class Master:
         """Order a worker for a slot."""
         generation.respawns.pop(slot, None)
         loader = generation.loader
-        if self._is_stopping or loader is None:
+        if self.is_stopping or loader is None:
             return  # a revived loader fills empty slots
         try:
             ours, theirs = pair()
@@ -626,17 +704,17 @@ class Master:
             log.error("no channel for worker %d: %s", slot, error.strerror)
             self._plan_respawn(generation, slot, MAX_DELAY)
             return
-        worker = WorkerProcess(Channel(ours), generation, slot, self._board.allot(slot, generation.number))
-        self._family.workers[worker.index] = generation.workers[slot] = worker
+        worker = WorkerProcess(Channel(ours), generation, slot, self.board.allot(slot, generation.number))
+        self.family.workers[worker.index] = generation.workers[slot] = worker
         loader.forking[worker.index] = worker
         order = {"is": "spawn", "slot": slot, "generation": generation.number, "index": worker.index}
         listeners = [listener.fileno() for listener in generation.listeners]
-        self._family.tell(loader, order, [theirs.fileno(), self._board.fd, *listeners])
+        self.family.tell(loader, order, [theirs.fileno(), self.board.fd, *listeners])
         theirs.close()
-        self._family.listen(worker, lambda: self._read_worker(worker))
+        self.family.listen(worker, lambda: self._read_worker(worker))
         timeout = generation.settings.boot_timeout
         worker.boot_timer = self._loop.after(
-            timeout, lambda: self._family.kill_late(worker, f"not ready within {timeout:g} s", EX_SOFTWARE)
+            timeout, lambda: self.family.kill_late(worker, f"not ready within {timeout:g} s", EX_SOFTWARE)
         )
 
     def _plan_respawn(self, generation: Generation, slot: int, delay: float) -> None:
@@ -646,13 +724,13 @@ class Master:
             generation.respawns[slot] = self._loop.after(delay, lambda: self._spawn(generation, slot))
 
     def _on_spawned(self, loader: LoaderProcess, worker: WorkerProcess, pid: int) -> None:
-        self._family.born(worker, pid)
+        self.family.born(worker, pid)
         log.debug("%r forked after %.4f s", worker, worker.uptime)
         self._let_loader_go(loader)
-        self._family.reap()
+        self.family.reap()
 
     def _read_worker(self, worker: WorkerProcess) -> None:
-        while (received := self._family.hear(worker)) is not None:
+        while (received := self.family.hear(worker)) is not None:
             message, fds = received
             for fd in fds:  # none is expected
                 close_quietly(fd)
@@ -673,21 +751,21 @@ class Master:
             worker.boot_timer.cancel()
         log.info("%r is ready after %.3f s", worker, worker.uptime)
         generation = worker.generation
-        if worker.is_draining or self._is_stopping:
+        if worker.is_draining or self.is_stopping:
             return
-        if generation is self._current:
+        if generation is self.current:
             self._boot_failures = 0
-            self._family.tell(worker, {"is": "serve"})
-            self._has_served = True
+            self.family.tell(worker, {"is": "serve"})
+            self.has_served = True
             leaver = self._replaces.pop(worker.slot, None)
             if leaver is not None and not leaver.is_draining:
                 self._drain(leaver, ())
-            for other in list(self._family.workers.values()):
+            for other in list(self.family.workers.values()):
                 if other.is_draining and other is not leaver:
                     self._connect(other, worker)
             if not self._is_announced and generation.is_complete:
                 self._announce(generation)
-        elif generation is self._incoming:
+        elif generation is self.incoming:
             self._fill(generation)
             if generation.is_complete:
                 self._promote(generation)
@@ -695,14 +773,15 @@ class Master:
     def _on_worker_leaving(self, worker: WorkerProcess, reason: str) -> None:
         """It wants to go (SIGTERM, a limit reached): replacement first."""
         generation = worker.generation
-        if worker.is_draining or worker.is_leaving or self._is_stopping:
+        if worker.is_draining or worker.is_leaving or self.is_stopping:
             return
         worker.is_leaving = True
-        if generation is not self._current or not worker.is_ready:
+        if generation is not self.current or not worker.is_ready:
             log.info("%r leaves: %s", worker, reason)
             self._order_stop(worker, monotonic() + generation.settings.graceful_timeout, fast=not worker.is_ready)
             return
         log.info("%r wants to leave: %s; its replacement starts", worker, reason)
+        self.history.restarts["leave"] += 1
         if generation.workers.get(worker.slot) is worker:
             del generation.workers[worker.slot]
             self._replaces[worker.slot] = worker
@@ -712,42 +791,43 @@ class Master:
         """It has been waited for."""
         generation, slot = worker.generation, worker.slot
         if not keep_row:
-            self._board.retire(worker.index)
+            self.board.retire(worker.index)
         who, uptime = f"{worker!r}", worker.uptime
-        self._family.forget(worker)
+        self.family.forget(worker)
         held_slot = generation.workers.get(slot) is worker
         if held_slot:
             del generation.workers[slot]
         if self._replaces.get(slot) is worker:
             del self._replaces[slot]
         line = f"{who} {how}" + (f": {worker.failure[0]}" if worker.failure else "")
-        if worker.is_draining or worker.is_leaving or self._is_stopping:
+        if worker.is_draining or worker.is_leaving or self.is_stopping:
             log.info("%s", line)
-        elif generation is self._incoming:
+        elif generation is self.incoming:
             log.info("%s", line)  # the error is that the reload fails
         else:
             log.warning("%s", line)
-        if self._is_stopping:
+        if self.is_stopping:
             self._end_if_alone()
-        elif generation is self._incoming:
+        elif generation is self.incoming:
             text, code = worker.failure or (f"it {how}", EX_SOFTWARE)
             self._give_up(generation, f"worker {slot} {'died' if worker.is_ready else 'did not boot'}: {text}", code)
-        elif generation is self._current and held_slot:
+        elif generation is self.current and held_slot:
             self._replace(worker, uptime, how)
 
     def _replace(self, worker: WorkerProcess, uptime: float, how: str) -> None:
         """A worker of the current generation died, or left without waiting for its replacement."""
         generation, slot = worker.generation, worker.slot
+        self.history.restarts[_reason(worker, how)] += 1
         if not worker.is_ready and not worker.is_leaving:
             self._boot_failures += 1
-            if not self._has_served and self._boot_failures >= START_UP_FAILURES:
+            if not self.has_served and self._boot_failures >= START_UP_FAILURES:
                 text, code = worker.failure or (f"it {how}", EX_SOFTWARE)
                 self._fail(f"{self._boot_failures} workers in a row did not boot, the last: {text}", code)
                 return
         delay = generation.backoffs.setdefault(slot, Backoff()).died(uptime)
         if delay > 0:
             log.warning("worker %d: the next one in %.1f s, for it dies young", slot, delay)
-        if not generation.ready and self._has_served:
+        if not generation.ready and self.has_served:
             log.error("no worker is ready")
         self._plan_respawn(generation, slot, delay)
 
@@ -765,8 +845,8 @@ class Master:
         takers = sorted(
             (
                 w
-                for w in self._family.workers.values()
-                if w.generation is self._current and w.is_ready and not w.is_draining
+                for w in self.family.workers.values()
+                if w.generation is self.current and w.is_ready and not w.is_draining
             ),
             key=lambda taker: taker.slot,
         )
@@ -774,8 +854,8 @@ class Master:
         for taker in (takers[first:] + takers[:first])[:MAX_TAKERS]:
             if taker is not worker and not taker.is_leaving:
                 self._connect(worker, taker)
-        self._family.tell(worker, {"is": "drain", "deadline": deadline, "closing": list(closing)})
-        self._family.kill_after(worker, deadline)
+        self.family.tell(worker, {"is": "drain", "deadline": deadline, "closing": list(closing)})
+        self.family.kill_after(worker, deadline)
 
     def _connect(self, giver: WorkerProcess, taker: WorkerProcess) -> None:
         """Open a way for hand-overs."""
@@ -785,27 +865,29 @@ class Master:
             log.warning("%r cannot hand over to %r: %s", giver, taker, error.strerror)
             return
         target = {"is": "target", "row": taker.index, "generation": taker.generation.number}
-        self._family.tell(giver, target, [from_giver.fileno()])
-        self._family.tell(taker, {"is": "source"}, [from_taker.fileno()])
+        self.family.tell(giver, target, [from_giver.fileno()])
+        self.family.tell(taker, {"is": "source"}, [from_taker.fileno()])
         from_giver.close()
         from_taker.close()
 
     def _order_stop(self, worker: WorkerProcess, deadline: float, *, fast: bool) -> None:
-        self._family.tell(worker, {"is": "stop", "deadline": deadline, "fast": fast})
+        self.family.tell(worker, {"is": "stop", "deadline": deadline, "fast": fast})
         worker.is_draining = True
-        self._family.kill_after(worker, deadline if not fast else monotonic())
+        self.family.kill_after(worker, deadline if not fast else monotonic())
 
     def _stop(self, *, fast: bool) -> None:
         """Stop the server; again, with ``fast``, to hurry."""
-        if self._is_stopping and (self._is_fast or not fast):
+        if self.is_stopping and (self._is_fast or not fast):
             return
-        self._is_stopping, self._is_fast = True, fast
+        self.is_stopping, self._is_fast = True, fast
         self._reload_wanted = False
-        if self._incoming is not None:
-            if self._current is not None:
+        self._tell_waiting(self._waiting, "the server is stopping")
+        if self.incoming is not None:
+            if self.current is not None:
                 log.info("the reload under way is dropped")
-            self._discard(self._incoming)
-        current = self._current
+            self._tell_waiting(self.incoming.waiting, "the server is stopping")
+            self._discard(self.incoming)
+        current = self.current
         graceful_timeout = 0.0
         if current is not None:
             graceful_timeout = current.settings.graceful_timeout
@@ -815,14 +897,23 @@ class Master:
             # The workers hold the last copies now: they take what is queued, then the port is free.
             close_all(current.listeners)
             current.listeners = []
-        for loader in list(self._family.loaders):
+        for loader in list(self.family.loaders):
             loader.is_released = True
             self._let_loader_go(loader)
             self._loop.after(KILL_DELAY, loader.kill)
         deadline = monotonic() + (KILL_DELAY if fast else graceful_timeout)
-        for worker in list(self._family.workers.values()):
+        for worker in list(self.family.workers.values()):
             self._order_stop(worker, deadline, fast=fast or not worker.is_ready)
         self._end_if_alone()
+
+
+def _reason(worker: WorkerProcess, how: str) -> str:
+    """Why it is replaced, one of RESTART_REASONS."""
+    if worker.is_leaving:
+        return "leave"
+    if not worker.is_ready:
+        return "boot"
+    return "signal" if how.startswith("was killed") else "exit"
 
 
 def _decode_places(encoded: bytes) -> list[Any]:

@@ -46,7 +46,9 @@ def page(master: Master) -> bytes:
             "Worker processes by state.",
             [({"state": state}, count) for state, count in status.states(master).items()],
         ),
-        *_family("weego_workers_wanted", "gauge", "Worker processes there should be.", _one(current.size if current else 0)),
+        *_family(
+            "weego_workers_wanted", "gauge", "Worker processes there should be.", _one(current.size if current else 0)
+        ),
         *_family(
             "weego_generation", "gauge", "The generation that serves; each reload makes one.", _one(board.generation)
         ),
@@ -96,7 +98,7 @@ def _family(name: str, kind: str, text: str, samples: Iterable[Sample]) -> list[
     lines = [f"# HELP {name} {text}", f"# TYPE {name} {kind}"]
     for labels, value in samples:
         inside = ",".join(f'{label}="{_escaped(each)}"' for label, each in labels.items())
-        number = f"{value:.3f}" if isinstance(value, float) else f"{value:d}"
+        number = f"{value:.3f}".removesuffix(".000")
         lines.append(f"{name}{{{inside}}} {number}" if inside else f"{name} {number}")
     return lines
 

@@ -6,9 +6,10 @@ configuration, patches the standard library, imports the user's classes. `run` r
 
 from __future__ import annotations
 
+import contextlib
 import importlib
-import logging
 import os
+import select
 import sys
 import traceback
 from types import ModuleType
@@ -23,14 +24,16 @@ if TYPE_CHECKING:
 
 __all__ = ["App", "check", "run_master"]
 
+STDERR: Final = 2
 ROOMS: Final = ("codec", "poller", "governance", "idlc", "prefork")
 
 
 class App:
     """The application of one configuration file, for `prefork.Master`."""
 
-    def __init__(self, conf: str) -> None:
+    def __init__(self, conf: str, master_output: int = STDERR) -> None:
         self.conf = conf
+        self._master_output = master_output
         self.config: Config | None = None
         self.classes: list[type[Any]] = []
 
@@ -44,6 +47,8 @@ class App:
         except configuration.ConfigError as error:
             raise LoadError(str(error)) from None
         log.setup(config.log, "loader")
+        if self._master_output != STDERR:
+            os.close(self._master_output)  # this process's copy of it
         import_rooms()
         if config.server.patch:
             from gevent import monkey
@@ -63,9 +68,9 @@ class App:
             graceful_timeout=float(config.server.graceful_timeout),
             boot_timeout=float(config.server.boot_timeout),
             pidfile=config.server.pidfile,
+            admin=Listen(config.admin.address) if config.admin else None,
+            control=config.server.control,
             extra={
-                "admin": config.admin.address if config.admin else None,
-                "control": config.server.control,
                 "log": {"level": config.log.level, "format": config.log.format, "access": config.log.access},
             },
         )
@@ -184,25 +189,29 @@ def check(conf: str) -> None:
 def run_master(conf: str) -> int:
     """Be the master of `conf` until told to stop; returns the exit code."""
     from prefork import Master
+    from prefork.primitives import own_output
     from weego import log
 
+    # Whoever should read our standard error may have stopped reading. Workers wait then, or lose time; the master must do neither.
+    output = own_output(STDERR)
     # Until the configuration is read and all is well, a person at a terminal or a unit's journal wants one line: why it did not start.
-    log.setup({"level": "warning", "format": "text"}, "master")
-    return Master(App(conf), version=weego.__version__, on_ready=announce).run()
+    log.setup({"level": "warning", "format": "text"}, "master", fd=output)
+    return Master(App(conf, output), version=weego.__version__, on_ready=lambda ready: announce(ready, output)).run()
 
 
-def announce(ready: Ready) -> None:
-    """The banner, and the log settings of the configuration, now that they are known."""
+def announce(ready: Ready, output: int = STDERR) -> None:
+    """The banner, and the log settings of the configuration, now that they are known. Never blocks: nobody reads, no banner."""
     from weego import log
 
-    log.setup(ready.extra.get("log"), "master")
+    log.setup(ready.extra.get("log"), "master", fd=output)
     lines = [f"weego {ready.version}: {ready.name}, {ready.workers} worker{'s' if ready.workers != 1 else ''}, master {ready.pid}"]
     addresses = ", ".join(actual for _, actual in ready.listen)
     lines.append(f"  serving on {addresses}")
-    if ready.extra.get("admin"):
-        lines.append(f"  admin on {ready.extra['admin']}")
+    if ready.admin:
+        lines.append(f"  admin on {ready.admin}")
     lines.append(f"  stop: Ctrl-C   reload: kill -HUP {ready.pid}")
-    try:
-        os.write(2, ("\n".join(lines) + "\n").encode())
-    except OSError:
-        logging.getLogger("weego.master").debug("nobody reads standard error; the banner is dropped")
+    has_room = select.poll()
+    has_room.register(output, select.POLLOUT)
+    with contextlib.suppress(OSError):
+        if has_room.poll(0):
+            os.write(output, ("\n".join(lines) + "\n").encode())

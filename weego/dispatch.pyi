@@ -3,7 +3,7 @@ from typing import Any
 
 from codec.thrift import Route
 from governance.chain import Handler
-from poller.connection import Connection, Limits
+from poller.connection import Connection, Limits, Receiver
 from poller.loop import Loop
 
 MODES: dict[str, int]
@@ -11,11 +11,16 @@ MODES: dict[str, int]
 class Target:
     """Who serves one method, and how."""
 
-    handler: Handler
-    method: Callable[..., Any] | None
-    mode: int
-    service: str
-    timeout: float
+    @property
+    def handler(self) -> Handler: ...
+    @property
+    def method(self) -> Callable[..., Any] | None: ...
+    @property
+    def mode(self) -> int: ...
+    @property
+    def service(self) -> str: ...
+    @property
+    def timeout(self) -> float: ...
     def __init__(
         self,
         service: str,
@@ -25,17 +30,25 @@ class Target:
         timeout: float = 0,
     ) -> None: ...
 
-class Dispatcher:
+class Dispatcher(Receiver):
     """Receives the requests of all connections of one server."""
 
-    loop: Loop
-    routes: dict[bytes, Route]
-    services: dict[str, dict[bytes, Route]]
-    connections: set[Connection]
-    inflight: int
-    requests: int
-    errors: int
+    @property
+    def loop(self) -> Loop: ...
+    @property
+    def routes(self) -> dict[bytes, Route]: ...
+    @property
+    def services(self) -> dict[str, dict[bytes, Route]]: ...
+    @property
+    def connections(self) -> set[Connection]: ...
+    @property
+    def inflight(self) -> int: ...
+    @property
+    def requests(self) -> int: ...
+    @property
+    def errors(self) -> int: ...
     draining: bool
+    leaving: bool
     on_idle: Callable[[], None] | None
     on_between: Callable[[Connection], None] | None
     def __init__(

@@ -1,14 +1,18 @@
 from collections.abc import Callable
 
 from codec.thrift import Reply, Route
-from poller.connection import Connection
+from poller.connection import Connection, Receiver
 from poller.loop import Loop
 
-class Exchange:
+IN_THE_LOOP: str
+
+class Exchange(Receiver):
     """A client's connection, one call at a time."""
 
-    connection: Connection
-    address: str
+    @property
+    def connection(self) -> Connection: ...
+    @property
+    def address(self) -> str: ...
     def __init__(
         self,
         loop: Loop,

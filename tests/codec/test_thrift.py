@@ -439,6 +439,16 @@ def test_two_services_with_a_method_of_one_name():
     assert [request.route for request in found] == [two[b"echo"], one[b"echo"], one[b"echo"]]
 
 
+def test_the_route_of_the_last_call_is_not_taken_for_another():
+    """Names of one length, parts of names, and calls of a named service between them."""
+    names = [b"echo", b"nope", b"echo", b"ech", b"echo", b"echo2", b"ping", b"echo", b"ping"]
+    protocol = server()
+    data = b"".join(framed(thrift(name, CALL, 1, echo_args())) for name in names)
+    assert [request.route for request in feed(protocol, data)] == [ROUTES.get(name) for name in names]
+    between = framed(thrift("ping", CALL, 1, b"\0")) + named("Other", thrift("ping", CALL, 1, b"\0"))
+    assert [request.route for request in feed(protocol, between * 2)] == [ROUTES[b"ping"], None] * 2
+
+
 @SHAPE
 @pytest.mark.parametrize("type", [0, REPLY, EXCEPTION, 5, 6, 127])
 def test_a_server_takes_calls_only(shape, type):

@@ -57,7 +57,8 @@ SEEDS = [
         for status in ("5", "0", "x")
         for extra in ('{"a": "b"}', "[[")
     ),
-    *(entry[0][:3000] for entry in [*REFUSED.values(), *ANSWERED.values()]),
+    *(data[:3000] for data, _ in REFUSED.values()),
+    *(data[:3000] for data, _, _ in ANSWERED.values()),
 ]
 INTERESTING = (0, 1, 2, 8, 11, 12, 13, 14, 15, 16, 17, 0x7F, 0x80, 0xFF)
 

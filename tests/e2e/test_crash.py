@@ -41,7 +41,6 @@ def test_a_killed_worker_under_load_loses_only_its_own_calls(app: App) -> None:
             dead = time.monotonic()
             until(lambda: len(server.workers()) == 2, "a replacement")
             fresh = (set(server.workers()) - {other}).pop()
-            assert server.log.count("is ready") == 3
             arrived, answered = load.arrived, load.answered
             until(lambda: load.arrived > arrived + 20 and load.answered > answered + 500, "life goes on")
             # The replacement takes its share of who comes now.

@@ -16,7 +16,7 @@ import pytest
 
 from tests.e2e.wire import STRING, Wire
 from tests.support.processes import Process
-from tests.support.service import MASTER, App, Server, run
+from tests.support.service import MASTER, App, Server, run, session, titles, until
 
 EX_OSERR = 71
 EX_CONFIG = 78
@@ -307,7 +307,7 @@ def test_term_while_it_starts(app: App) -> None:
     app.write_code("import time\ntime.sleep(30)\n" + (app.folder / "app.py").read_text())
     app.write_conf()
     with Process([MASTER, str(app.conf)]) as process:
-        process.wait_for("starts, pid")
+        until(lambda: any("loader" in title for title in titles(session(process.pid))), "the loader")
         process.signal(signal.SIGTERM)
         assert process.wait() == 0, process.output
     assert "Traceback" not in process.output

@@ -49,8 +49,9 @@ class EchoApp:
         if conf.get("die"):
             os._exit(3)
         listen = tuple(Listen(**each) if isinstance(each, dict) else Listen(each) for each in conf["listen"])
-        names = ("graceful_timeout", "boot_timeout", "pidfile", "extra")
+        names = ("graceful_timeout", "boot_timeout", "pidfile", "control", "extra")
         return Settings(
+            admin=Listen(conf["admin"]) if conf.get("admin") else None,
             name=conf.get("name", "echo"),
             workers=conf.get("workers", 2),
             listen=listen,

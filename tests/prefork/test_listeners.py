@@ -108,6 +108,8 @@ def test_a_path_that_became_another_file_is_not_unlinked(tmp_path):
     assert path.read_text() == "another's"
 
 
-def test_a_missing_folder_is_told(tmp_path):
+def test_a_missing_folder_is_made_and_two_are_told(tmp_path):
+    listen(f"unix://{tmp_path}/run/s").close()
+    assert list((tmp_path / "run").iterdir()) == []
     with pytest.raises(BindError, match="create its folder"):
-        listen(f"unix://{tmp_path}/none/s")
+        listen(f"unix://{tmp_path}/not/there/s")

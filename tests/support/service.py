@@ -10,6 +10,7 @@ The probe service below has a method for each thing that the end-to-end tests lo
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -343,6 +344,15 @@ def session(leader: int) -> list[int]:
                 found.append(pid)
         except (OSError, psutil.Error):
             continue
+    return found
+
+
+def titles(pids: Sequence[int]) -> list[str]:
+    """Their command lines, which is where a process title shows."""
+    found = []
+    for pid in pids:
+        with contextlib.suppress(psutil.Error):
+            found.append(" ".join(psutil.Process(pid).cmdline()).strip())
     return found
 
 

@@ -284,7 +284,7 @@ def test_a_connection_that_breaks_during_the_call_is_not_tried_again(decorate: D
 
         with Peer(behave) as peer, EchoClient(peer.address) as client:
             for number in range(3):
-                with pytest.raises(Unavailable, match="closed by the peer|connection .*broke|reset") as caught:
+                with pytest.raises(Unavailable, match=r"closed by the peer|connection .*broke|reset") as caught:
                     client.echo(Request(), timeout=20)
                 assert caught.value.sent is True
                 assert peer.accepted == number + 1

@@ -195,7 +195,7 @@ def test_two_servers_on_one_hub_end_separately() -> None:
 
 
 @without_hub
-def test_unix_and_ipv6(tmp_path: Any = None) -> None:
+def test_unix_and_ipv6() -> None:
     path = f"/tmp/weego-test-{os.getpid()}.sock"
     with served(EchoService(), listen=[f"unix://{path}", "tcp://[::1]:0"]) as server:
         for address in server.addresses:

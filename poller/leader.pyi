@@ -1,0 +1,26 @@
+from collections.abc import Callable
+from typing import Any
+
+from greenlet import greenlet
+
+from poller.loop import Loop, Runner
+
+class Leader(greenlet):  # type: ignore[misc]  # greenlet is not seen by every check
+    """A greenlet that runs turn after turn, and in them call after call."""
+
+    @property
+    def serving(self) -> Any: ...
+    def __init__(self, owner: Leaders) -> None: ...
+    def rawlink(self, callback: Callable[[Leader], object]) -> None: ...
+    def unlink(self, callback: Callable[[Leader], object]) -> None: ...
+
+class Leaders(Runner):
+    """The leaders of one loop, which must have a hub."""
+
+    @property
+    def loop(self) -> Loop: ...
+    @property
+    def members(self) -> set[Leader]: ...
+    @property
+    def idle(self) -> list[Leader]: ...
+    def __init__(self, loop: Loop) -> None: ...

@@ -1,0 +1,13 @@
+class Timer:
+    """One timer; `cancel` makes it never fire."""
+
+    @property
+    def deadline(self) -> float: ...
+    @property
+    def active(self) -> bool: ...
+    def cancel(self) -> None: ...
+
+class Timers:
+    """Callbacks by deadline. Deadlines are seconds of the monotonic clock."""
+
+    def __len__(self) -> int: ...

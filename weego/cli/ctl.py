@@ -1,0 +1,250 @@
+"""`weego ctl`: questions and orders for a running server, over the control socket of its master.
+
+Exit codes: 0 yes or done, 1 the server says no (not ready, a reload that failed), 2 typed wrong, 69 nobody answers, 77 not
+allowed to ask, 78 the configuration does not lead to a socket (sysexits.h).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final, NoReturn
+
+import click
+
+from weego.log import stderr_line
+
+__all__ = ["ctl"]
+
+EX_UNAVAILABLE: Final = 69
+EX_NOPERM: Final = 77
+EX_CONFIG: Final = 78
+
+# Where `make run` and the examples start from.
+DEFAULT_CONF: Final = "conf/server.toml"
+
+# The master answers within a turn of its loop; one that takes so long is stopped, or the machine is.
+ANSWER_SECONDS: Final = 10.0
+
+_AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--socket", "path", metavar="PATH", help="The server's control socket.")
+@click.option(
+    "--conf", metavar="CONF", help=f"The server's configuration, which names the socket.  [default: {DEFAULT_CONF}]"
+)
+@click.pass_context
+def ctl(context: click.Context, path: str | None, conf: str | None) -> None:
+    """Ask a running server how it is, or tell it to reload or stop."""
+    if path is not None and conf is not None:
+        raise click.UsageError("--socket and --conf say the same thing: give one of them")
+    # Looked for when it is needed, so that `weego ctl status --help` works anywhere.
+    context.obj = lambda: path if path is not None else _socket_of(conf)
+
+
+@ctl.command()
+@_AS_JSON
+@click.pass_obj
+def status(find: Callable[[], str], as_json: bool) -> None:
+    """The server as a whole."""
+    answer = _ask(find(), {"do": "status"})
+    if as_json:
+        _print_json(answer)
+        return
+    reloads, restarts = answer["reloads"], answer["restarts"]
+    click.echo(
+        f"{answer['name'] or 'server'} is {answer['state']}: weego {answer['version']}, master {answer['pid']}, {_duration(answer['uptime'])}"
+    )
+    draining = f", {answer['draining']} draining" if answer["draining"] else ""
+    _print_table(
+        [
+            ("workers", f"{answer['ready']} of {answer['workers']} ready{draining}"),
+            ("generation", f"{answer['generation']}; {reloads['success']} reloads, {reloads['failure']} failed"),
+            ("restarts", ", ".join(f"{count} {reason}" for reason, count in restarts.items() if count) or "none"),
+            ("listen", ", ".join(answer["listen"]) or "nowhere yet"),
+            ("admin", answer["admin"] or "none"),
+        ]
+    )
+    if answer["reload_error"]:
+        click.echo(f"the last reload failed: {answer['reload_error']}")
+
+
+@ctl.command()
+@_AS_JSON
+@click.pass_obj
+def workers(find: Callable[[], str], as_json: bool) -> None:
+    """Each worker process."""
+    answer = _ask(find(), {"do": "workers"})
+    if as_json:
+        _print_json(answer)
+        return
+    counts = ("connections", "inflight", "requests", "errors")
+    header = ("slot", "gen", "pid", "state", *counts, "memory", "up")
+    rows = [
+        (
+            *(str(each[key]) for key in ("slot", "generation")),
+            str(each["pid"] or "-"),
+            each["state"],
+            *(str(each[key]) for key in counts),
+            _size(each["memory"]),
+            _duration(each["uptime"]),
+        )
+        for each in answer
+    ]
+    _print_table([header, *rows], left={3})
+
+
+@ctl.command()
+@_AS_JSON
+@click.pass_obj
+def stats(find: Callable[[], str], as_json: bool) -> None:
+    """Sums over all workers since the start, the memory of each process."""
+    answer = _ask(find(), {"do": "stats"})
+    if as_json:
+        _print_json(answer)
+        return
+    memory = answer.pop("memory")
+    _print_table(
+        [
+            *((name.replace("_", " "), str(value)) for name, value in answer.items()),
+            *((f"memory of {name}", _size(size)) for name, size in memory.items()),
+        ],
+        left={0},
+    )
+
+
+@ctl.command()
+@click.option("--wait", is_flag=True, help="Return when the reload has ended; exit with 1 if it failed.")
+@_AS_JSON
+@click.pass_obj
+def reload(find: Callable[[], str], wait: bool, as_json: bool) -> None:
+    """Load configuration and code anew, as SIGHUP does."""
+    answer = _ask(find(), {"do": "reload", "wait": wait}, seconds=None if wait else ANSWER_SECONDS)
+    if as_json:
+        _print_json(answer)
+    elif wait:
+        click.echo(f"generation {answer['generation']} serves with {answer['ready']} workers")
+    else:
+        click.echo("reloading")
+
+
+@ctl.command()
+@click.option("--fast", is_flag=True, help="Do not finish calls in progress.")
+@_AS_JSON
+@click.pass_obj
+def stop(find: Callable[[], str], fast: bool, as_json: bool) -> None:
+    """Stop the server, as SIGTERM does, or with --fast as SIGQUIT."""
+    answer = _ask(find(), {"do": "stop", "fast": fast})
+    if as_json:
+        _print_json(answer)
+    else:
+        click.echo("stopping")
+
+
+@ctl.command()
+@_AS_JSON
+@click.pass_obj
+def health(find: Callable[[], str], as_json: bool) -> None:
+    """Exit with 0 if the server takes new connections, else with 1: what /readyz says."""
+    answer = _ask(find(), {"do": "health"})
+    reasons = answer["ready"]
+    if as_json:
+        _print_json(answer)
+    else:
+        click.echo("; ".join(reasons) or "ready")
+    if reasons:
+        sys.exit(1)
+
+
+# ---------------------------------------------------------------- asking
+
+
+def _socket_of(conf: str | None) -> str:
+    """The control socket that a configuration names."""
+    from weego import config
+
+    if conf is None:
+        if not os.path.exists(DEFAULT_CONF):
+            raise click.UsageError("which server? say --socket PATH or --conf CONF")
+        conf = DEFAULT_CONF
+    try:
+        path = config.load(conf).server.control
+    except config.ConfigError as error:
+        _fail(f"{error} (--socket PATH does without the configuration)", EX_CONFIG)
+    if path is None:
+        _fail(
+            f'{conf}: [server] control is not set, so the server has no socket; add control = "run/weego.sock" and restart it',
+            EX_CONFIG,
+        )
+    return path
+
+
+def _ask(path: str, request: dict[str, Any], *, seconds: float | None = ANSWER_SECONDS) -> Any:
+    """The result of one request to the master at `path`; ends the program when there is none."""
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+            sock.settimeout(seconds)
+            sock.connect(path)
+            sock.sendall(json.dumps(request).encode() + b"\n")
+            with sock.makefile("rb") as file:
+                line = file.readline()
+    except FileNotFoundError:
+        _fail(f"{path}: no such socket; is the server running, and is this the right path?", EX_UNAVAILABLE)
+    except ConnectionRefusedError:
+        _fail(f"{path}: nobody listens there; the server is not running", EX_UNAVAILABLE)
+    except PermissionError:
+        _fail(f"{path}: permission denied; only the user the server runs as, and root, may speak to it", EX_NOPERM)
+    except TimeoutError:
+        _fail(f"{path}: no answer within {seconds:g} s; is the master stopped?", EX_UNAVAILABLE)
+    except OSError as error:
+        _fail(f"{path}: {(error.strerror or str(error)).lower()}", EX_UNAVAILABLE)
+    if not line:
+        _fail(f"{path}: the server went away before it answered", EX_UNAVAILABLE)
+    try:
+        answer = json.loads(line)
+        if not answer["ok"]:
+            _fail(answer["error"], 1)
+        return answer["result"]
+    except (ValueError, KeyError, TypeError):
+        _fail(f"{path}: whoever listens there is not a weego server", EX_UNAVAILABLE)
+
+
+def _fail(line: str, code: int) -> NoReturn:
+    stderr_line(f"weego ctl: {line}")
+    sys.exit(code)
+
+
+# ---------------------------------------------------------------- printing
+
+
+def _print_json(value: Any) -> None:
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def _print_table(rows: Iterable[Sequence[str]], left: set[int] | None = None) -> None:
+    """Columns as wide as need be; those named in `left` begin on the left, or all, the others end on the right."""
+    table = list(rows)
+    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
+    for row in table:
+        cells = (
+            cell.ljust(width) if left is None or column in left else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        click.echo("  ".join(cells).rstrip())
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**20:.1f} MiB"
+
+
+def _duration(seconds: float) -> str:
+    """Two units at most: 42s, 3m05s, 7h12m, 4d03h."""
+    left = int(seconds)
+    for unit, name, smaller, small_name in ((86400, "d", 3600, "h"), (3600, "h", 60, "m"), (60, "m", 1, "s")):
+        if left >= unit:
+            return f"{left // unit}{name}{left % unit // smaller:02d}{small_name}"
+    return f"{left}s"
