@@ -54,14 +54,14 @@ def connect_with_hub(address: Address, deadline: float, hub: Any) -> int:
             return errno.ETIMEDOUT
         return sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_ERROR)
 
-    def resolve(*query: Any) -> Any:
+    def resolve(host: str, port: int, family: int, kind: int) -> Any:
         from gevent.timeout import Timeout
 
         # An address in figures needs no resolver, whose threads cost more than the connection.
         with contextlib.suppress(OSError):
-            return _socket.getaddrinfo(*query, flags=_socket.AI_NUMERICHOST)
+            return _socket.getaddrinfo(host, port, family, kind, 0, _socket.AI_NUMERICHOST)
         with Timeout(max(0.0, deadline - monotonic()), _OutOfTime):
-            return hub.resolver.getaddrinfo(*query)
+            return hub.resolver.getaddrinfo(host, port, family, kind)
 
     return _first(address, deadline, resolve, finish)
 

@@ -53,18 +53,6 @@ cdef class Listener:
     the listener leaves the queue to the other processes. In a forked child it stops by itself: the parent serves.
     """
 
-    cdef readonly int fd
-    cdef readonly bint active
-    cdef object hub
-    cdef object accepted
-    cdef object may_accept
-    cdef object watcher
-    cdef object timer
-    cdef double pause
-    cdef double complained
-    cdef int is_tcp
-    cdef int pid
-
     def __init__(self, hub not None, int fd, accepted not None, may_accept=None):
         self.hub = hub
         self.fd = fd

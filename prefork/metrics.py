@@ -31,7 +31,7 @@ _COUNTER_TEXTS = {
 }
 
 #: A sample: labels and value.
-Sample = tuple[dict[str, str], float]
+Sample = tuple[dict[str, str], int]
 
 
 def page(master: Master) -> bytes:
@@ -68,7 +68,7 @@ def page(master: Master) -> bytes:
             "weego_config_last_reload_success_timestamp_seconds",
             "gauge",
             "When the config that serves took effect.",
-            _one(history.config_time),
+            _one(int(history.config_time)),
         ),
         *_family(
             "weego_worker_restarts_total",
@@ -90,7 +90,7 @@ def page(master: Master) -> bytes:
     return ("\n".join(lines) + "\n").encode()
 
 
-def _one(value: float) -> list[Sample]:
+def _one(value: int) -> list[Sample]:
     return [({}, value)]
 
 
@@ -98,8 +98,7 @@ def _family(name: str, kind: str, text: str, samples: Iterable[Sample]) -> list[
     lines = [f"# HELP {name} {text}", f"# TYPE {name} {kind}"]
     for labels, value in samples:
         inside = ",".join(f'{label}="{_escaped(each)}"' for label, each in labels.items())
-        number = f"{value:.3f}".removesuffix(".000")
-        lines.append(f"{name}{{{inside}}} {number}" if inside else f"{name} {number}")
+        lines.append(f"{name}{{{inside}}} {value:d}" if inside else f"{name} {value:d}")
     return lines
 
 

@@ -23,8 +23,10 @@ from os import close, eventfd, eventfd_read, eventfd_write, memfd_create, pidfd_
 from posix import _exit, fork, getpid, getppid, kill, waitpid
 from signal import pthread_sigmask
 from signal import signal as set_signal
+from typing import cast
 
-epoll = select.epoll
+# A program that patched first has none; only a master and its workers' control channels need it.
+epoll = cast("type[select.epoll]", getattr(select, "epoll", None))
 EPOLLIN, EPOLLOUT, EPOLLHUP, EPOLLERR = select.EPOLLIN, select.EPOLLOUT, select.EPOLLHUP, select.EPOLLERR
 EPOLL_CLOEXEC = select.EPOLL_CLOEXEC
 monotonic = time.monotonic

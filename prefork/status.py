@@ -61,7 +61,7 @@ class Health(NamedTuple):
 def health(master: Master) -> Health:
     """Live: at least one worker is alive, or will not be again. Ready: new connections are served. Started: somebody ever served."""
     stopping = ("the server is stopping",) if master.is_stopping else ()
-    alive = any(worker.pid is not None for worker in master.family.workers.values())
+    alive = any(_pid(worker) is not None for worker in master.family.workers.values())
     current = master.current
     is_ready = current is not None and bool(current.ready)
     return Health(
@@ -106,12 +106,12 @@ def _worker(master: Master, worker: WorkerProcess) -> dict[str, Any]:
     return {
         "slot": worker.slot,
         "generation": worker.generation.number,
-        "pid": worker.pid,
+        "pid": _pid(worker),
         "state": scoreboard.STATE_NAMES[row[scoreboard.STATE]],
         "uptime": round(worker.uptime, 3),
         "beat_age": round((monotonic_ns() - row[scoreboard.BEAT_NS]) / 1e9, 3),
         **{name: row[column] for name, column in columns.items()},
-        "memory": resident_bytes(worker.pid),
+        "memory": resident_bytes(_pid(worker)),
     }
 
 
@@ -137,7 +137,7 @@ def memory(master: Master) -> dict[str, int]:
         sums["loader"] += resident_bytes(loader.pid)
     for worker in workers_by_slot(master):
         name = "draining" if worker.is_draining else f"worker {worker.slot}"
-        sums[name] = sums.get(name, 0) + resident_bytes(worker.pid)
+        sums[name] = sums.get(name, 0) + resident_bytes(_pid(worker))
     return sums
 
 
@@ -155,6 +155,11 @@ def resident_bytes(pid: int | None) -> int:
             return int(file.read().split()[1]) * _PAGE
     except (OSError, IndexError):
         return 0
+
+
+def _pid(worker: WorkerProcess) -> int | None:
+    """It may have told its pid before its loader has."""
+    return worker.pid or worker.told_pid
 
 
 def _state(master: Master) -> str:

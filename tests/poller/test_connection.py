@@ -236,7 +236,7 @@ def test_many_connections_leave_no_memory(loop: Loop) -> None:
     import gc
 
     def round_trip() -> None:
-        dispatcher, connection, theirs = serve(loop)
+        _, connection, theirs = serve(loop)
         theirs.sendall(encode(Request(message="m")) + struct.pack("!I", 100))
         loop.run_once(20)
         theirs.recv(1000)

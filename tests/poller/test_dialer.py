@@ -65,7 +65,7 @@ def test_ipv6_and_unix(connect: Connect) -> None:
     finally:
         listening.close()
         os.unlink(path)
-    with pytest.raises(Unavailable, match="connection refused|no such file"):
+    with pytest.raises(Unavailable, match=r"connection refused|no such file"):
         connect(f"unix://{path}", 20)
 
 

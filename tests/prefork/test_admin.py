@@ -197,7 +197,7 @@ def test_a_taken_port_ends_the_start_and_not_a_reload(server):
             s.configure(admin=taken, listen=[FREE, "tcp://127.0.0.1:0"])
             s.reload()
             assert f"reload failed, generation 1 goes on: cannot listen on {taken}" in s.errors[-1]
-            assert s.children() == before
+            until(lambda: s.children() == before, "the new loader to be gone")
             assert probe(admin, "/readyz") == (200, [])
             assert metrics(admin)["weego_config_last_reload_successful"] == 0
 

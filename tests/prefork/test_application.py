@@ -14,6 +14,13 @@ def test_settings_survive_the_way_to_the_master():
     assert Settings.decode(GOOD.encode()) == GOOD
 
 
+def test_the_masters_own_doors():
+    settings = GOOD._replace(admin=Listen("unix:///a", mode=0o660), control="/c")
+    assert Settings.decode(settings.encode()) == settings
+    assert settings.doors == {"admin": Listen("unix:///a", mode=0o660), "control": Listen("unix:///c", mode=0o600)}
+    assert GOOD.doors == {}
+
+
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
@@ -21,6 +28,8 @@ def test_settings_survive_the_way_to_the_master():
         ({"workers": MAX_WORKERS + 1}, "out of range"),
         ({"listen": ()}, "nothing to listen on"),
         ({"listen": (Listen("tcp://h:1"),) * 2}, "listed twice"),
+        ({"admin": Listen("tcp://h:1"), "listen": (Listen("tcp://h:1"),)}, "listed twice"),
+        ({"control": "/s"}, "unix:///s: listed twice"),
         ({"listen": tuple(Listen(f"tcp://h:{n}") for n in range(MAX_LISTENERS + 1))}, "the most"),
         ({"graceful_timeout": -1.0}, "graceful_timeout"),
         ({"boot_timeout": float("nan")}, "boot_timeout"),

@@ -124,6 +124,45 @@ def test_term_at_any_moment_of_the_start(tmp_path):
             s.__exit__()
 
 
+def test_term_to_the_whole_group_at_any_moment(tmp_path):
+    """What systemd and timeout do: the loader must stay until its forks are reported, or the master leaves them behind."""
+    rng = random.Random(11)
+    for attempt in range(20):
+        folder = tmp_path / str(attempt)
+        folder.mkdir()
+        s = Server(folder, workers=4).start()
+        try:
+            s.wait_log("weego test starts")
+            time.sleep(rng.random() * 0.15)
+            os.killpg(s.process.pid, signal.SIGTERM)  # the harness starts it in a session of its own
+            assert s.wait_exit() == 0
+            assert s.errors == []
+            assert "lost with its loader" not in s.log
+            assert _group(s.process.pid) == []
+        finally:
+            s.__exit__()
+
+
+def _group(pgid):
+    found = []
+    for pid in psutil.pids():
+        with contextlib.suppress(ProcessLookupError, psutil.NoSuchProcess):
+            if os.getpgid(pid) == pgid and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+                found.append(pid)
+    return found
+
+
+def test_term_to_the_loader_changes_nothing(server, tmp_path):
+    (tmp_path / "own_handler.py").write_text("import signal\nsignal.signal(signal.SIGTERM, signal.SIG_DFL)\n")
+    with server(code="own_handler") as s:
+        before = s.children()
+        (loader,) = s.children("loader")
+        os.kill(loader, signal.SIGTERM)
+        s.reload()
+        assert "loader died" not in s.log
+        assert loader in before
+
+
 def test_unix_socket_and_pidfile_come_and_go(server, tmp_path):
     path, pidfile = tmp_path / "sock", tmp_path / "pid"
     conf = {"listen": [{"address": f"unix://{path}", "mode": 0o600}], "pidfile": str(pidfile)}
@@ -661,7 +700,7 @@ def test_with_a_patched_worker(server):
 def test_the_master_imports_nothing_heavy():
     script = (
         "import sys, prefork.master\n"
-        "bad = {'gevent', 'msgspec', 'ssl', 'asyncio', 'dataclasses', 'inspect', 'subprocess', 'socket', 'psutil', 'random'}\n"
+        "bad = {'gevent', 'msgspec', 'ssl', 'asyncio', 'dataclasses', 'inspect', 'subprocess', 'socket', 'psutil', 'random', 'http', 'platform'}\n"
         "print(sorted(bad & set(sys.modules)))"
     )
     found = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)

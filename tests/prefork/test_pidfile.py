@@ -41,6 +41,7 @@ def test_a_file_of_another_is_not_unlinked(tmp_path):
     assert path.read_text() == "another"
 
 
-def test_no_folder(tmp_path):
-    with pytest.raises(PidfileError, match="no such file"):
-        Pidfile(str(tmp_path / "none" / "pid"))
+def test_its_folder_is_made(tmp_path):
+    Pidfile(str(tmp_path / "run/pid")).close()
+    with pytest.raises(PidfileError, match="no such file or directory"):
+        Pidfile(str(tmp_path / "not/there/pid"))

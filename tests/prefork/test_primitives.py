@@ -50,3 +50,19 @@ def test_closing_twice_is_quiet():
     fd = os.dup(0)
     primitives.close_quietly(fd)
     primitives.close_quietly(fd)
+
+
+def test_output_of_our_own_never_blocks_and_leaves_the_others_alone(tmp_path):
+    reader, writer = os.pipe()
+    own = primitives.own_output(writer)
+    try:
+        assert own != writer
+        with pytest.raises(BlockingIOError):
+            while True:
+                os.write(own, b"x" * 4096)
+        assert os.get_blocking(writer)
+    finally:
+        for fd in (reader, writer, own):
+            os.close(fd)
+    with open(tmp_path / "log", "ab") as file:
+        assert primitives.own_output(file.fileno()) == file.fileno()

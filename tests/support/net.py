@@ -246,13 +246,13 @@ def read_frame(connection: socket.socket) -> bytes:
 
 
 def _exactly(connection: socket.socket, size: int) -> bytes:
-    data = b""
+    data = bytearray()
     while len(data) < size:
         more = connection.recv(size - len(data))
         if not more:
             return b""
         data += more
-    return data
+    return bytes(data)
 
 
 def answer_to(frame: bytes, message: str) -> bytes:

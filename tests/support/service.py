@@ -195,8 +195,10 @@ class Server:
         return self
 
     def wait_ready(self) -> None:
-        """Wait until all workers of the first generation serve."""
+        """Wait until all workers of the first generation serve, and can be seen."""
+        count = int(self.process.wait_for(r"^weego .*, (\d+) workers?, master ")[1])
         self.process.wait_for(r"^  stop: ")
+        until(lambda: len(self.workers()) == count, f"{count} workers to be seen")
 
     def __exit__(self, kind: object, *_: object) -> None:
         try:
@@ -209,6 +211,8 @@ class Server:
             self.process.__exit__()
         if kind is None:
             self.assert_clean()
+        else:
+            print(f"--- the server's log:\n{self.log}")
 
     def assert_gone(self) -> None:
         """All processes that were seen as its children have ended."""
@@ -271,7 +275,7 @@ class Server:
         """Pid and title of each child of the master."""
         found = {}
         try:
-            for child in psutil.Process(self.pid).children():
+            for child in psutil.Process(self.pid).children(recursive=True):
                 try:
                     found[child.pid] = " ".join(child.cmdline()).strip()
                 except psutil.Error:

@@ -547,7 +547,6 @@ def test_a_forked_child_serves_nobody_and_disturbs_nobody(no_leaks: None, with_g
     assert_clean(process.output)
 
 
-@pytest.mark.xfail(strict=False, reason="prefork.primitives binds select.epoll when it is imported, and gevent's patch takes it away")
 def test_a_program_that_patched_first_can_serve(no_leaks: None) -> None:
     code = """
         from gevent import monkey

@@ -123,7 +123,7 @@ def stats(find: Callable[[], str], as_json: bool) -> None:
 @click.pass_obj
 def reload(find: Callable[[], str], wait: bool, as_json: bool) -> None:
     """Load configuration and code anew, as SIGHUP does."""
-    answer = _ask(find(), {"do": "reload", "wait": wait}, seconds=None if wait else ANSWER_SECONDS)
+    answer = _ask(find(), {"do": "reload", "wait": wait}, waits=wait)
     if as_json:
         _print_json(answer)
     elif wait:
@@ -183,8 +183,9 @@ def _socket_of(conf: str | None) -> str:
     return path
 
 
-def _ask(path: str, request: dict[str, Any], *, seconds: float | None = ANSWER_SECONDS) -> Any:
-    """The result of one request to the master at `path`; ends the program when there is none."""
+def _ask(path: str, request: dict[str, Any], *, waits: bool = False) -> Any:
+    """The result of one request to the master at `path`; ends the program when there is none. `waits`: as long as it takes."""
+    seconds = None if waits else ANSWER_SECONDS
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
             sock.settimeout(seconds)

@@ -1,0 +1,102 @@
+"""What the loader loads: every mistake of the user is one line that says where."""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from prefork.application import LoadError
+from tests.support.processes import Process
+from weego.app import load_service, make_service
+
+NAME = "weego_test_services"
+
+SERVICES = """
+    from tests.support.echo_stub import Echo, Request, Response
+    class Good(Echo):
+        class Inner(Echo):
+            pass
+        def echo(self, req):
+            return Response(message=req.message)
+    class NoBase:
+        pass
+    class Fails(Echo):
+        def __init__(self):
+            raise ValueError("no database")
+    class Wants(Echo):
+        def __init__(self, name):
+            pass
+    number = 3
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / f"{NAME}.py").write_text(textwrap.dedent(SERVICES))
+    (tmp_path / f"{NAME}_syntax.py").write_text("x = 1\ndef f(:\n    pass\n")
+    (tmp_path / f"{NAME}_broken.py").write_text("x = 1\n\n1 / 0\n")
+    (tmp_path / f"{NAME}_exits.py").write_text("import sys\nsys.exit(3)\n")
+    yield tmp_path
+    for name in [name for name in sys.modules if name.startswith(NAME)]:
+        del sys.modules[name]
+
+
+def test_a_class_is_found_by_its_name(folder: Path) -> None:
+    found = load_service("c.toml", f"{NAME}:Good")
+    assert make_service(found).__class__ is found
+    assert load_service("c.toml", f"{NAME}:Good.Inner").__name__ == "Inner"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        (NAME, "write it as package.module:Class"),
+        (":Good", "write it as package.module:Class"),
+        (f"{NAME}:", "write it as package.module:Class"),
+        (f"{NAME}:Missing", "has no Missing"),
+        (f"{NAME}:number", "number is a int, not a class"),
+        (f"{NAME}:NoBase", "does not implement a generated service base"),
+        ("no_such_module_at_all:X", "cannot import no_such_module_at_all: ModuleNotFoundError"),
+        (f"{NAME}_syntax:X", rf"SyntaxError: .*{NAME}_syntax.py:2\)"),
+        (f"{NAME}_broken:X", rf"ZeroDivisionError: .*{NAME}_broken.py:3\)"),
+        (f"{NAME}_exits:X", r"called sys.exit\(3\) while it was imported"),
+    ],
+)
+def test_mistakes_are_one_line_with_the_place(folder: Path, name: str, text: str) -> None:
+    with pytest.raises(LoadError, match=text) as caught:
+        load_service("conf/c.toml", name)
+    assert str(caught.value).startswith(f'conf/c.toml: [[service]] class = "{name}"')
+    assert "\n" not in str(caught.value)
+
+
+def test_a_constructor_that_fails(folder: Path) -> None:
+    with pytest.raises(LoadError, match=rf"{NAME}:Fails\(\) failed: ValueError: no database \(.*{NAME}.py:\d+\)"):
+        make_service(load_service("c.toml", f"{NAME}:Fails"))
+    with pytest.raises(LoadError, match=rf"{NAME}:Wants\(\) failed: TypeError"):
+        make_service(load_service("c.toml", f"{NAME}:Wants"))
+
+
+def test_a_package_that_hides_one_of_ours_is_named(tmp_path: Path) -> None:
+    (tmp_path / "poller").mkdir()
+    (tmp_path / "poller" / "__init__.py").write_text("")
+    code = f"""
+        import weego
+        from weego.app import import_rooms
+        import sys
+        sys.path.insert(0, {str(tmp_path)!r})
+        for name in [name for name in sys.modules if name.partition(".")[0] == "poller"]:
+            del sys.modules[name]
+        try:
+            import_rooms()
+        except Exception as error:
+            print(type(error).__name__, error)
+    """
+    with Process([sys.executable, "-c", textwrap.dedent(code)]) as process:
+        assert process.wait() == 0, process.output
+    assert "LoadError the package 'poller'" in process.output
+    assert "hides weego's own; rename it" in process.output
