@@ -12,6 +12,7 @@ from typing import Any, Self
 import gevent
 from gevent._hub_local import get_hub_if_exists  # gevent has no public way to ask without making one
 from gevent.event import Event
+from gevent.monkey import is_module_patched
 
 from codec.errors import ClosedError, UsageError
 from governance.call import current
@@ -103,7 +104,7 @@ class Server:
             raise ClosedError("the server was stopped; make a new one")
         if self._serving is not None or self._thread is not None:
             raise UsageError("the server was started already")
-        if get_hub_if_exists() is not None:
+        if get_hub_if_exists() is not None or is_module_patched("threading"):  # where threads are greenlets there is one hub
             try:
                 self._open()
             except BaseException:

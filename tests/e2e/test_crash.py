@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import socket
 import time
@@ -221,7 +220,7 @@ def test_a_connection_dies_with_its_worker_by_a_reset_or_an_end(app: App) -> Non
             assert error.got == b""
         else:
             raise AssertionError("an answer from the dead")
-        assert re.search(rf"pid {victim}\).*SIGKILL", until(lambda: server.log, "its log"))
+        server.wait_for(rf"pid {victim}\).*SIGKILL")
 
 
 def _assert_free(port: int) -> None:
