@@ -8,7 +8,7 @@ whenever something is not plain: positional arguments, an unknown or missing nam
 A class gets this by its `tp_vectorcall`, which the interpreter asks first when a class is called, and which subclasses do not inherit.
 """
 
-from cpython.object cimport PyObject
+from cpython.object cimport PyObject, PyTypeObject
 
 
 from codec.plan cimport FILL_VALUE, REQUIRED, FieldNode, StructPlan, fill_absent
@@ -54,8 +54,8 @@ cdef extern from *:
     PyObject* call_plainly "weego_call_plainly"(PyObject* cls, PyObject** args, size_t nargsf, PyObject* names) except NULL
 
 cdef extern from "Python.h":
-    PyObject* PyType_GenericAlloc(PyObject* cls, Py_ssize_t items) except NULL
-    PyObject* _PyType_Lookup(PyObject* cls, object name) noexcept
+    PyObject* PyType_GenericAlloc(PyTypeObject* cls, Py_ssize_t items) except NULL
+    PyObject* _PyType_Lookup(PyTypeObject* cls, object name) noexcept
     Py_ssize_t PyVectorcall_NARGS(size_t nargsf) noexcept
     PyObject* PyTuple_GET_ITEM(PyObject* items, Py_ssize_t i) noexcept
     Py_ssize_t tuple_size "PyTuple_GET_SIZE"(PyObject* items) noexcept
@@ -67,7 +67,7 @@ cdef str PLAN_NAME = "__plan__"
 
 
 cdef PyObject* construct(PyObject* cls, PyObject** args, size_t nargsf, PyObject* names) except NULL:
-    cdef PyObject* found = _PyType_Lookup(cls, PLAN_NAME)
+    cdef PyObject* found = _PyType_Lookup(<PyTypeObject*>cls, PLAN_NAME)
     cdef PyObject* made
     cdef Py_ssize_t given = 0 if names == NULL else tuple_size(names)
     cdef StructPlan plan
@@ -76,7 +76,7 @@ cdef PyObject* construct(PyObject* cls, PyObject** args, size_t nargsf, PyObject
     plan = <StructPlan>found
     if given > plan.count:
         return call_plainly(cls, args, nargsf, names)
-    made = PyType_GenericAlloc(cls, 0)
+    made = PyType_GenericAlloc(<PyTypeObject*>cls, 0)
     try:
         if fill(plan, made, args, names, given):
             return made

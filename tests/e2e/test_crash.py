@@ -127,6 +127,7 @@ def test_a_killed_loader_is_replaced_and_nobody_notices(app: App) -> None:
         Wire(server.address) as wire,
     ):
         before = wire.tell()
+        until(lambda: len(server.remember()) == 2, "only the loader and the worker to be left")
         (loader,) = (pid for pid, title in server.remember().items() if "loader" in title)
         kill(loader)
         server.wait_for("takes over")

@@ -41,14 +41,14 @@ def _command() -> None:
     @click.option("--print-config", is_flag=True, help="Print the effective configuration, defaults included, then exit.")
     @click.version_option(weego.__version__, prog_name="weego-master")
     def weego_master(conf: str, *, check: bool, print_config: bool) -> None:
-        r"""Serve what CONF (a TOML file) describes: bind, start the workers, keep them alive.
+        """Serve what CONF (a TOML file) describes: bind, start the workers, keep them alive.
 
         \b
         TERM, INT   stop: finish the calls in progress, then exit
         QUIT        stop at once
         HUP         reload configuration and code without losing a request
         TTIN, TTOU  one worker more, one worker less
-        """
+        """  # noqa: D301 - click reads the \b
         sys.exit(_inspect(conf, check=check, print_config=print_config) if check or print_config else _serve(conf))
 
     weego_master.main(prog_name="weego-master")
