@@ -52,7 +52,9 @@ class Loop:
 
     def __init__(self) -> None:
         self._poll = epoll(flags=EPOLL_CLOEXEC)
-        self._watched: dict[int, Callable[[], None]] = {}
+        self._turns = 0
+        # Descriptor → what to call, and the turn in which it was watched: a number may be closed and reused within one batch.
+        self._watched: dict[int, tuple[Callable[[], None], int]] = {}
         self._timers: list[Timer] = []
         self._is_running = False
         self._signals: dict[int, Callable[[], None]] = {}
@@ -61,7 +63,7 @@ class Loop:
 
     def watch(self, fd: int, callback: Callable[[], None]) -> None:
         """Call back whenever ``fd`` is readable."""
-        self._watched[fd] = callback
+        self._watched[fd] = (callback, self._turns)
         self._poll.register(fd, EPOLLIN)
 
     def change(self, fd: int, events: int) -> None:
@@ -114,9 +116,11 @@ class Loop:
         while self._timers and self._timers[0].callback is None:
             heapq.heappop(self._timers)
         due = self._timers[0].when if self._timers else None
+        self._turns += 1
         for fd, _ in self._poll.poll(-1 if due is None else max(0.0, due - monotonic())):
-            callback = self._watched.get(fd)
-            if callback is not None:
+            callback, since = self._watched.get(fd, (None, 0))
+            # An event of before the watch is its former owner's; what is really ready is told again, for nothing here is edge-triggered.
+            if callback is not None and since != self._turns:
                 self._call(callback)
             if not self._is_running:
                 return

@@ -39,6 +39,8 @@ __all__ = ["Client"]
 DEFAULT_CONNECT_TIMEOUT: Final = 1.0
 # Sequence ids are 32-bit and signed; 0 is Kitex's mark for control messages.
 _LAST_SEQID: Final = 0x7FFFFFFF
+# A longer timeout is as good as none, and too much for the system calls that wait (seconds; ten years).
+_LONGEST_TIMEOUT: Final = 10 * 365 * 86400.0
 # Addresses tried for one call when nothing had left yet: each once, but no more than this.
 _MOST_INSTANCES: Final = 3
 
@@ -83,14 +85,12 @@ class Client:
             raise UsageError(f"{type(self).__name__} is no generated client; use the one that `weego gen` wrote for the service")
         if framing not in FRAMINGS:
             raise UsageError(f"unknown framing {framing!r}; choose one of {', '.join(FRAMINGS)}")
-        if timeout is not None and timeout < 0:
-            raise UsageError(f"timeout must not be negative, got {timeout}")
         addresses = [parse(text.strip()) for text in (target.split(",") if isinstance(target, str) else target)]
         if not addresses:
             raise UsageError("a client needs at least one address")
         self._addresses: dict[str, Address] = {address.text: address for address in addresses}
         self._balancer: Balancer = balancer or RoundRobin([Instance(text) for text in self._addresses])
-        self._timeout = timeout
+        self._timeout = None if timeout is None else _checked_timeout(timeout)
         self._has_header = framing.startswith("ttheader")
         self._transport_type = "framed" if framing == "ttheader-framed" else "unframed"
         self._caller = caller
@@ -126,10 +126,7 @@ class Client:
             raise
 
     def _deadline(self, timeout: float | None) -> float | None:
-        if timeout is None:
-            timeout = self._timeout
-        elif timeout < 0:
-            raise UsageError(f"timeout must not be negative, got {timeout}")
+        timeout = self._timeout if timeout is None else _checked_timeout(timeout)
         serving = current()
         inherited = serving.deadline if serving is not None else None
         if timeout is None:
@@ -246,6 +243,13 @@ def _with_code(error: RpcError) -> RpcError:
             return cls(text, origin=Origin.PEER)
     error.code = Code[name]
     return error
+
+
+def _checked_timeout(seconds: object) -> float | None:
+    """`seconds`, or None for so many that they never pass. UsageError when it is no number of seconds."""
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds >= 0:
+        raise UsageError(f"timeout must be a number of seconds, 0 or more, got {seconds!r}")
+    return float(seconds) if seconds <= _LONGEST_TIMEOUT else None
 
 
 def _hub_of_this_thread() -> Any:

@@ -219,7 +219,8 @@ cdef class Dispatcher(Receiver):
         except BaseException as error:
             PyContext_Exit(context)
             self.answer(job, None, error)
-            if isinstance(error, KeyboardInterrupt) and self.loop.hub is not None:
+            # Control-C reaches the main thread only; anywhere else a handler has raised it by itself.
+            if isinstance(error, KeyboardInterrupt) and self.loop.hub is not None and self.loop.hub.loop.default:
                 self.loop.hub.loop.run_callback(self.loop.hub.handle_system_error, KeyboardInterrupt, error)
             return 0
         PyContext_Exit(context)

@@ -15,6 +15,7 @@ from gevent.event import Event
 from gevent.monkey import is_module_patched
 
 from codec.errors import ClosedError, UsageError
+from codec.spec import Service
 from governance.call import current
 from governance.chain import Middleware
 from poller.loop import loop_of
@@ -36,7 +37,8 @@ class Server:
         with Server([EchoService()], listen=["tcp://127.0.0.1:0"]) as server:
             client = EchoClient(server.addresses[0])
 
-    `listen` has addresses ``tcp://host:port`` (port 0: any) or ``unix:///path``. `middleware` wraps every handler, the first outermost.
+    `services` is one object or several; `listen` has one address or several, ``tcp://host:port`` (port 0: any) or ``unix:///path``.
+    `middleware` wraps every handler, the first outermost.
     The limits are those of the configuration's [limits]: seconds and bytes. With `access_log`, each call is a line of the logger
     "weego.access".
 
@@ -47,9 +49,9 @@ class Server:
 
     def __init__(
         self,
-        services: Iterable[object],
+        services: Iterable[object] | Service,
         *,
-        listen: Sequence[str] = ("tcp://127.0.0.1:8888",),
+        listen: str | Sequence[str] = ("tcp://127.0.0.1:8888",),
         middleware: Sequence[Middleware] = (),
         access_log: bool = False,
         max_connections: int | None = None,
@@ -60,6 +62,11 @@ class Server:
         write_timeout: float = ServingLimits.write_timeout,
         timeout: float = 0.0,
     ) -> None:
+        if isinstance(services, Service):
+            services = [services]
+        addresses = [listen] if isinstance(listen, str) else list(listen)
+        if not addresses:
+            raise UsageError("a server needs at least one address: listen=[\"tcp://127.0.0.1:8888\"]")
         self._services = list(services)
         self._middleware = list(middleware)
         self._limits = ServingLimits(
@@ -80,7 +87,7 @@ class Server:
         self._closed = False
         _servers.add(self)
         try:
-            for address in listen:
+            for address in addresses:
                 wanted = Listen(address)
                 self._listeners.append(bind(wanted, resolve(wanted)))
         except (BindError, LoadError) as error:
@@ -136,6 +143,9 @@ class Server:
             assert self._stopped is not None
             self._stopped.wait()
         finally:
+            if not self._closed:  # ended by an error and not by `stop`: nobody would answer any more
+                self._closed = True
+                close_all(self._listeners)
             hub = get_hub_if_exists()
             if hub is not None:
                 loop_of(hub).close()

@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+import socket
 import time
 
 import pytest
@@ -102,3 +103,34 @@ def test_time_in_which_the_master_did_not_run_counts_for_nobody(loop, monkeypatc
     loop.unwatch(reader)
     os.close(reader)
     os.close(writer)
+
+
+def test_an_event_of_a_descriptor_that_was_closed_is_not_its_successors(loop):
+    first, first_peer = socket.socketpair()
+    second, second_peer = socket.socketpair()
+    successors = []
+    seen = []
+
+    def replace():
+        first.recv(1)
+        number = second.fileno()
+        loop.unwatch(number)
+        second.close()
+        successors.extend(socket.socketpair())
+        assert number in {each.fileno() for each in successors}
+        loop.watch(number, lambda: seen.append("stale"))
+
+    loop.watch(first.fileno(), replace)
+    loop.watch(second.fileno(), lambda: seen.append("never"))
+    for peer in first_peer, second_peer:
+        peer.send(b"x")
+    loop._is_running = True
+    loop._turn()
+    loop.after(0, lambda: None)
+    loop._turn()
+    assert seen in ([], ["never"]), "never: the kernel told of the second one first"
+    loop.unwatch(first.fileno())
+    for each in (*successors, first, first_peer, second_peer):
+        if each.fileno() in loop._watched:
+            loop.unwatch(each.fileno())
+        each.close()

@@ -62,7 +62,7 @@ def reset(connection: socket.socket) -> None:
         ("unix:///" + "x" * 200, {}, "longer than the 107 bytes"),
         ([], {}, "at least one address"),
         ("127.0.0.1:1", {"framing": "grpc"}, "unknown framing 'grpc'; choose one of buffered, framed, ttheader"),
-        ("127.0.0.1:1", {"timeout": -1}, "must not be negative"),
+        ("127.0.0.1:1", {"timeout": -1}, "0 or more, got -1"),
     ],
 )
 def test_wrong_arguments_are_said_clearly(target: Any, options: dict[str, Any], text: str) -> None:
@@ -100,7 +100,7 @@ def test_an_argument_that_does_not_fit_costs_no_connection(decorate: Decorator) 
                 client.echo(Request(message=3))  # type: ignore[arg-type]
             with pytest.raises(EncodeError, match="more than the limit"):
                 client.echo(Request(message="x" * 20_000))
-            with pytest.raises(UsageError, match="negative"):
+            with pytest.raises(UsageError, match="0 or more, got -1"):
                 client.echo(Request(), timeout=-1)
             assert client.echo(Request()).message == "0"
             assert peer.accepted == 1
@@ -648,3 +648,21 @@ def test_a_patched_program_cooperates(no_leaks: None) -> None:
         finally:
             del os.environ["TARGET"]
     assert process.lines == ["20 1"]
+
+
+@pytest.mark.parametrize("timeout", [-1, float("nan"), "1", True, [1]])
+def test_a_timeout_that_is_no_number_of_seconds(timeout: Any) -> None:
+    with EchoClient("tcp://127.0.0.1:1") as client, pytest.raises(UsageError, match="timeout must be a number of seconds"):
+        client.echo(Request(), timeout=timeout)
+    with pytest.raises(UsageError, match="timeout must be a number of seconds"):
+        EchoClient("tcp://127.0.0.1:1", timeout=timeout)
+
+
+@BOTH
+def test_an_endless_timeout_is_none(decorate: Decorator) -> None:
+    def body() -> None:
+        with served(EchoService()) as server, EchoClient(server.addresses[0], timeout=float("inf")) as client:
+            assert client.echo(Request(message="a")).message == "a"
+            assert client.echo(Request(message="b"), timeout=1e300).message == "b"
+
+    decorate(body)()

@@ -184,6 +184,7 @@ def test_several_free_ports_are_no_clash(write: Write) -> None:
         (LEAST.replace("app:Echo", "app.Echo"), '"app.Echo" is not of the form "package.module:Class"'),
         (LEAST.replace("app:Echo", "1app:Echo"), "is not of the form"),
         (f'{LEAST}[[service]]\nclass = "app:Echo"', 'server.toml:6: [[service]] class: "app:Echo" is served twice'),
+        (f'[server]\nhang_timeout = "500ms"\n{LEAST}', 'server.toml:2: [server] hang_timeout: "500ms" is too short'),
         ("[server\n", "server.toml:1: not valid TOML: expected ']'"),
         ('[server]\nname = "x"\nname = "y"\n', "server.toml:3: not valid TOML: cannot overwrite a value"),
         ('[server]\nname = "x', "server.toml:2: not valid TOML: "),

@@ -15,7 +15,7 @@ import gevent
 import gevent.event
 import pytest
 
-from codec.errors import ClosedError, RpcError, UsageError
+from codec.errors import ApplicationError, ClosedError, RpcError, UsageError
 from governance.chain import Handler
 from tests.support.echo_stub import Echo, EchoClient, Other, OtherClient, Request, Response
 from tests.support.net import Wire, encode, records, served, wait_until, with_hub, without_hub
@@ -635,3 +635,28 @@ def test_an_open_client_and_a_stopped_server_do_not_keep_the_hub_busy() -> None:
     with served(EchoService()) as server, EchoClient(server.addresses[0]) as client:
         client.echo(Request())
     gevent.wait(timeout=20)  # nothing is left to wait for
+
+
+@without_hub
+def test_one_service_and_one_address_need_no_list() -> None:
+    with Server(EchoService(), listen="tcp://127.0.0.1:0") as server, EchoClient(server.addresses[0]) as client:
+        assert client.echo(Request(message="a")).message == "a"
+
+
+def test_a_server_needs_an_address() -> None:
+    with pytest.raises(UsageError, match="at least one address"):
+        Server(EchoService(), listen=[])
+
+
+@without_hub
+def test_a_keyboard_interrupt_of_a_handler_does_not_end_a_background_server() -> None:
+    class Interrupting(EchoService):
+        def echo(self, req: Request) -> Response:
+            if req.message == "interrupt":
+                raise KeyboardInterrupt
+            return Response(message=req.message)
+
+    with Server(Interrupting(), listen="tcp://127.0.0.1:0") as server, EchoClient(server.addresses[0], timeout=10) as client:
+        with pytest.raises(ApplicationError, match="KeyboardInterrupt"):
+            client.echo(Request(message="interrupt"))
+        assert client.echo(Request(message="a")).message == "a"
