@@ -36,6 +36,7 @@ cdef class Job:
     cdef Timer timer
     cdef object runner                 # the greenlet that may be interrupted, or None
     cdef bint answered
+    cdef bint expected                 # the IDL or the application knows this failure: not counted among the errors
     cdef Py_ssize_t answer_size
 
 
@@ -51,7 +52,7 @@ cdef class Dispatcher(Receiver):
     cdef public bint leaving           # draining, and nobody takes the connections over: peers are asked to go (TTHeader "crrst")
     cdef public object on_idle         # called when the last connection or call is gone
     cdef public object on_between      # called with a connection between two messages, if it watches for that
-    cdef object access                 # called with (call, request, code, answer size), or None
+    cdef object access                 # called with (call, request, code, answer size, error), or None
     cdef Leaders leaders               # who runs the loop's turns; None without a hub
     cdef object context                # contextvars.Context that every call starts from
     cdef object pool                   # gevent threadpool, made when a thread handler needs it
@@ -66,5 +67,5 @@ cdef class Dispatcher(Receiver):
     cdef int answer(self, Job job, object value, object error) except -1
     cdef int write_last_resort(self, Job job, WriteBuffer out, Py_ssize_t before) except -1
     cdef int write_error(self, Job job, object error, WriteBuffer out, dict strings) except -1
-    cdef int finish(self, Job job, int code) except -1
+    cdef int finish(self, Job job, int code, object error) except -1
     cdef int refuse(self, Connection c, Request r, object error) except -1

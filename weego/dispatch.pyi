@@ -57,7 +57,7 @@ class Dispatcher(Receiver):
         routes: dict[bytes, Route],
         services: dict[str, dict[bytes, Route]],
         *,
-        access: Callable[[Any, Any, int, int], None] | None = None,
+        access: Callable[[Any, Any, int, int, BaseException | None], None] | None = None,
         max_concurrency: int = 0,
         max_message: int = 16384000,
     ) -> None: ...

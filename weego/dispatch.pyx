@@ -13,6 +13,7 @@ Theory of operation
 """
 
 import logging
+import signal
 
 cimport cython
 from cpython.object cimport PyObject
@@ -100,7 +101,7 @@ cdef class Dispatcher(Receiver):
     """Receives the requests of all connections of one server.
 
     `routes` and `services` are what ThriftServerProtocol wants, with a Target in each Route. `access` is called after each call with
-    ``(call, request, code, answer_bytes)``.
+    ``(call, request, code, answer_bytes, error)``.
     """
 
     def __init__(self, Loop loop not None, dict routes not None, dict services not None, *, access=None,
@@ -219,8 +220,7 @@ cdef class Dispatcher(Receiver):
         except BaseException as error:
             PyContext_Exit(context)
             self.answer(job, None, error)
-            # Control-C reaches the main thread only; anywhere else a handler has raised it by itself.
-            if isinstance(error, KeyboardInterrupt) and self.loop.hub is not None and self.loop.hub.loop.default:
+            if isinstance(error, KeyboardInterrupt) and is_control_c(self.loop.hub):
                 self.loop.hub.loop.run_callback(self.loop.hub.handle_system_error, KeyboardInterrupt, error)
             return 0
         PyContext_Exit(context)
@@ -269,6 +269,7 @@ cdef class Dispatcher(Receiver):
                     try:
                         protocol.reply(r, value, out, strings)
                     except EncodeError as wrong:
+                        error = wrong
                         code = self.write_error(job, wrong, out, strings)
                 else:
                     code = self.write_error(job, error, out, strings)
@@ -282,7 +283,7 @@ cdef class Dispatcher(Receiver):
             except Exception:
                 log.exception("%s.%s: what the handler raised cannot be told", job.target.service, r.method)
                 code = INTERNAL
-        self.finish(job, code)
+        self.finish(job, code, error)
         c.done()
         return 0
 
@@ -305,6 +306,7 @@ cdef class Dispatcher(Receiver):
         cdef ThriftServerProtocol protocol = <ThriftServerProtocol>job.connection.protocol
         where = f"{job.target.service}.{r.method}"
         if isinstance(error, BusinessError):
+            job.expected = True
             if out is not None:
                 if r.framing & TTHEADER:
                     protocol.empty(r, out, business_strings(error, strings))
@@ -314,6 +316,7 @@ cdef class Dispatcher(Receiver):
         if out is not None and not isinstance(error, RpcError):
             try:
                 if protocol.declared(r, error, out, strings):
+                    job.expected = True
                     return UNKNOWN
             except EncodeError as wrong:
                 error = wrong
@@ -331,14 +334,14 @@ cdef class Dispatcher(Receiver):
             protocol.fail(r, type, text, out, strings)
         return code
 
-    cdef int finish(self, Job job, int code) except -1:
-        if code != OK:
+    cdef int finish(self, Job job, int code, object error) except -1:
+        if code != OK and not job.expected:
             self.errors += 1
             if self.has_row:
                 self.row[self.column_errors] += 1
         if self.access is not None:
             try:
-                self.access(job.call, job.request, code, job.answer_size)
+                self.access(job.call, job.request, code, job.answer_size, error)
             except Exception:
                 log.exception("the access log failed")
         return 0
@@ -373,7 +376,7 @@ cdef class Dispatcher(Receiver):
             call.source = r
             call.connection = c
             try:
-                self.access(call, r, error.code, size)
+                self.access(call, r, error.code, size, error)
             except Exception:
                 log.exception("the access log failed")
         return 0
@@ -472,3 +475,8 @@ cdef str text_of(object error):
 cdef str type_name(object error):
     cls = type(error)
     return cls.__name__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
+
+
+cdef bint is_control_c(object hub) except -1:
+    """Can a KeyboardInterrupt come from the terminal? Only in the main thread, and not where SIGINT is the master's business."""
+    return hub is not None and hub.loop.default and signal.getsignal(signal.SIGINT) is signal.default_int_handler

@@ -33,6 +33,8 @@ WRITE_TIMEOUT: Final = 30.0
 RESERVED_FDS: Final = 128
 # While draining: how often connections are looked at (seconds). Most leave at the very end of a call and need no look.
 DRAIN_TICK: Final = 0.01
+# Characters of an error that the access log repeats.
+MOST_TOLD: Final = 200
 # Looks in a row that must find a connection idle before a server that stops closes it: a request may be on its way.
 IDLE_LOOKS: Final = 3
 # Limits in time are kept to within a quarter of the shortest, and looked at this often at most and at least (seconds).
@@ -214,10 +216,10 @@ def clamp_connections(wanted: int | None) -> int:
     return wanted
 
 
-def _access(write: Callable[[Access], None]) -> Callable[[Any, Any, int, int], None]:
+def _access(write: Callable[[Access], None]) -> Callable[[Any, Any, int, int, BaseException | None], None]:
     names = {int(code): code.name for code in Code}
 
-    def finished(call: Any, request: Any, code: int, answer_bytes: int) -> None:
+    def finished(call: Any, request: Any, code: int, answer_bytes: int, error: BaseException | None) -> None:
         elapsed = call.elapsed
         write(
             Access(
@@ -230,8 +232,21 @@ def _access(write: Callable[[Access], None]) -> Callable[[Any, Any, int, int], N
                 bytes_out=answer_bytes,
                 code=names.get(code, str(code)),
                 elapsed=elapsed,
+                error=_told(error),
                 caller=call.caller,
             )
         )
 
     return finished
+
+
+def _told(error: BaseException | None) -> str:
+    """What went wrong, for one log line."""
+    if error is None:
+        return ""
+    try:
+        text = getattr(error, "message", None) or str(error)
+    except Exception:  # the user's own __str__
+        text = "(its text cannot be made)"
+    told = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return told if len(told) <= MOST_TOLD else f"{told[:MOST_TOLD]}…"

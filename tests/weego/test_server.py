@@ -17,7 +17,7 @@ import pytest
 
 from codec.errors import ApplicationError, ClosedError, RpcError, UsageError
 from governance.chain import Handler
-from tests.support.echo_stub import Echo, EchoClient, Other, OtherClient, Request, Response
+from tests.support.echo_stub import Echo, EchoClient, NotFound, Other, OtherClient, Request, Response
 from tests.support.net import Wire, encode, records, served, wait_until, with_hub, without_hub
 from tests.support.processes import Process, assert_clean
 from weego.routes import ServiceError
@@ -495,6 +495,23 @@ def test_each_call_is_a_line_of_the_access_log() -> None:
     assert "echo" in text[0] and "OK" in text[0]
     assert "boom" in text[1] and "UNIMPLEMENTED" in text[1]
     assert "getItem" in text[2] and "UNIMPLEMENTED" in text[2]
+
+
+@without_hub
+def test_a_declared_exception_is_logged_and_is_no_error_of_the_server() -> None:
+    class Service(EchoService):
+        def boom(self, req: Request) -> Response:
+            raise NotFound(what="it") if req.message == "declared" else ValueError("a mistake")
+
+    with records("weego.access") as lines, records():
+        with served(Service(), access_log=True) as server, EchoClient(server.addresses[0]) as client:
+            for message in ("declared", "other"):
+                with pytest.raises((NotFound, RpcError)):
+                    client.boom(Request(message=message))
+            assert server.serving.dispatcher.errors == 1
+    entries: list[Any] = [vars(line)["access"] for line in lines]
+    assert entries[0].error.startswith("NotFound")
+    assert entries[1].error == "ValueError: a mistake"
 
 
 # ---- forks and signals ---------------------------------------------------------------------------------------------------
