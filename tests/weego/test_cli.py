@@ -247,3 +247,11 @@ def test_a_door_is_executable_and_short(name: str) -> None:
     door = ROOT / "bin" / name
     assert os.access(door, os.X_OK)
     assert len(door.read_text().splitlines()) <= 12
+
+
+def test_gen_into_the_working_folder_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(group, ["gen", str(ROOT / "examples/echo/echo.thrift"), "-o", "."])
+    assert result.exit_code == 2
+    assert "name a folder of its own" in capfd.readouterr().err + result.output
+    assert not list(tmp_path.iterdir())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Literal
 
@@ -27,6 +28,9 @@ def gen(files: tuple[str, ...], out: str, include: tuple[str, ...], names: Liter
 
     The package is named by `namespace py`, or by the file: echo.thrift becomes DIR/echo.
     """
+    if os.path.realpath(out) == os.path.realpath(os.curdir):
+        stderr_line(f"weego gen: -o {out}: the output folder becomes a package, the one you import from; name a folder of its own: -o gen")
+        sys.exit(2)
     from idlc import IdlError, compile_files
 
     try:
