@@ -1,0 +1,199 @@
+# The server's side of one connection: part of thrift.pyx.
+
+cdef class ThriftServerProtocol(ThriftProtocol):
+    """The server's side of one connection.
+
+    `routes` maps method names (bytes) to Routes over all services; `services` maps service names to such dicts and is asked first
+    when a TTHeader names its service (`isn`).
+    """
+
+    def __init__(self, dict routes not None, dict services=None, Py_ssize_t max_message=DEFAULT_MAX_MESSAGE):
+        self.routes = routes
+        self.services = services if services is not None else {}
+        self.max_message = max_message
+
+    cdef Route route_for(self, bytes name, Header header):
+        if header is not None:
+            service = header.strings.get("isn")
+            if service is not None:
+                methods = self.services.get(service)
+                if methods is None:
+                    # Kitex would look for the one service that has the method; a caller that names its service is told instead
+                    # that it is not here.
+                    if self.services:
+                        return None
+                else:
+                    return (<dict?>methods).get(name)
+        return self.routes.get(name)
+
+    cdef int find_route(self, Request r, Head* head) except -1:
+        """Set the route and name of `r`. Most connections call one method again and again: that needs no look-up."""
+        cdef Route last = self.last
+        if (last is not None and r.header is None and head.name_size == PyBytes_GET_SIZE(last.name)
+                and memcmp(head.name, PyBytes_AS_STRING(last.name), head.name_size) == 0):
+            r.name = last.name
+            r.route = last
+            return 0
+        r.name = PyBytes_FromStringAndSize(<const char*>head.name, head.name_size)
+        r.route = self.route_for(r.name, r.header)
+        if r.header is None:
+            self.last = r.route
+        return 0
+
+    cdef object receive(self, Cursor* c):
+        cdef Envelope e
+        cdef Header header
+        cdef Head head
+        cdef Cursor body
+        cdef Request r
+        cdef const uint8_t* start = c.p
+        try:
+            if self.find(c, &e) == 0:
+                return None
+        except ProtocolError as error:
+            return self.broken(c, error)
+        header, self.header = self.header, None
+        r = Request.__new__(Request)
+        r.framing = e.framing
+        r.header = header
+        r.size = c.p - start
+        body.p = e.body
+        body.end = e.end
+        if read_head(&body.p, body.end, &head) == 0:
+            raise ProtocolError(f"a message of {body.end - e.body} bytes ends inside its head")
+        r.type = head.type
+        r.seqid = head.seqid
+        r.strict = head.strict
+        if head.name_size == 0:
+            raise ProtocolError("a message without a method name")
+        self.find_route(r, &head)
+        if r.type != CALL and r.type != ONEWAY:
+            r.error = ApplicationError(f"a server takes calls, not messages of type {r.type}",
+                                       ApplicationErrorType.INVALID_MESSAGE_TYPE)
+        elif r.route is None:
+            r.error = self.nobody(r)
+        else:
+            try:
+                r.args = r.route.args.decode(&body)
+            except ProtocolError as error:
+                r.error = ApplicationError(f"{r.method}: {error.message}", ApplicationErrorType.PROTOCOL_ERROR)
+        return r
+
+    cdef object nobody(self, Request r):
+        service = r.header.strings.get("isn") if r.header is not None else None
+        if service is not None and self.services and service not in self.services:
+            return UnknownService(f"unknown service {service}, method {r.method}")
+        if service is None:
+            service = ", ".join(self.services)
+        return UnknownMethod(f"unknown method {r.method} (service {service})")
+
+    cdef object broken(self, Cursor* c, object error):
+        """A Request that only carries the error to the peer, if the head of a strict message can be read; else raises `error`."""
+        cdef Head head
+        cdef Request r
+        cdef const uint8_t* p = c.p
+        cdef int framing = BUFFERED
+        if left(c) < 12:
+            raise error
+        if get32(p) & VERSION_MASK != VERSION_1:
+            if get32(p + 4) & VERSION_MASK != VERSION_1:
+                raise error
+            framing = FRAMED
+            p += 4
+        try:
+            if read_head(&p, c.end, &head) == 0 or head.name_size == 0:
+                raise error
+        except ProtocolError:
+            raise error
+        r = Request.__new__(Request)
+        r.framing = framing
+        r.name = PyBytes_FromStringAndSize(<const char*>head.name, head.name_size)
+        r.type = head.type
+        r.seqid = head.seqid
+        r.strict = head.strict
+        r.route = self.routes.get(r.name)
+        r.error = ApplicationError(error.message, ApplicationErrorType.PROTOCOL_ERROR)
+        r.fatal = True
+        r.size = left(c)
+        c.p = c.end
+        return r
+
+    cdef int begin(self, Request r, Marks* m, int type, WriteBuffer out, dict strings) except -1:
+        cdef dict ints = None
+        cdef int32_t header_seqid = 0
+        if r.name is None:
+            raise UsageError("only a Request that was received can be answered")
+        if r.framing & TTHEADER:
+            ints = {KEY_MSG_TYPE: "2" if type == REPLY else "3"}
+            if r.header is not None:
+                header_seqid = r.header.seqid
+        return begin_message(out, m, r.framing, r.strict, r.name, type, r.seqid, header_seqid, ints, strings)
+
+    cdef int reply(self, Request request, object value, WriteBuffer out, dict strings) except -1:
+        """Write the answer `value`. EncodeError when it does not fit the IDL; the buffer is then as before."""
+        cdef Marks m
+        cdef Py_ssize_t start = out.n
+        if request.route is None:
+            raise UsageError(f"there is no such method as {request.name!r}; answer with a failure")
+        try:
+            self.begin(request, &m, REPLY, out, strings)
+            request.route.result.encode_value(value, out)
+            end_message(out, &m, start)
+        except BaseException:
+            out.truncate(start)
+            raise
+        return 0
+
+    cdef int declared(self, Request request, object error, WriteBuffer out, dict strings) except -1:
+        cdef Marks m
+        cdef Py_ssize_t start = out.n
+        if request.route is None:
+            raise UsageError(f"there is no such method as {request.name!r}; answer with a failure")
+        try:
+            self.begin(request, &m, REPLY, out, strings)
+            if request.route.result.encode_exception(error, out) == 0:
+                out.truncate(start)
+                return 0
+            end_message(out, &m, start)
+        except BaseException:
+            out.truncate(start)
+            raise
+        return 1
+
+    cdef int empty(self, Request request, WriteBuffer out, dict strings) except -1:
+        """A reply with nothing in it: what goes with a business status."""
+        cdef Marks m
+        cdef Py_ssize_t start = out.n
+        self.begin(request, &m, REPLY, out, strings)
+        out.append(<const char*>b"\0", 1)
+        end_message(out, &m, start)
+        return 0
+
+    cdef int fail(self, Request request, int type, str message, WriteBuffer out, dict strings) except -1:
+        """Write an application exception. EncodeError when an info does not fit; the buffer is then as before."""
+        cdef Marks m
+        cdef Py_ssize_t start = out.n
+        try:
+            self.begin(request, &m, EXCEPTION, out, strings)
+            write_application_error(out, type, message)
+            end_message(out, &m, start)
+        except BaseException:
+            out.truncate(start)
+            raise
+        return 0
+
+    def write_reply(self, Request request not None, value, WriteBuffer out not None, dict strings=None):
+        """Write the answer `value` to `request`. EncodeError when it does not fit the IDL."""
+        self.reply(request, value, out, strings)
+
+    def write_declared(self, Request request not None, error, WriteBuffer out not None, dict strings=None):
+        """Write `error` as the method's reply if its IDL declares it; False, and nothing written, if not."""
+        return bool(self.declared(request, error, out, strings))
+
+    def write_failure(self, Request request not None, int type, str message not None, WriteBuffer out not None, dict strings=None):
+        """Write an application exception."""
+        self.fail(request, type, message, out, strings)
+
+    def write_empty(self, Request request not None, WriteBuffer out not None, dict strings=None):
+        """Write a reply without a result."""
+        self.empty(request, out, strings)
