@@ -15,6 +15,18 @@ cdef FieldNode* find(FieldTable table, int16_t id) noexcept:
     return NULL
 
 
+cdef bint is_empty_union(TypeNode* t, PyObject* value) noexcept:
+    """Is `value` a union without a member?"""
+    cdef StructPlan plan = <StructPlan>t.ref
+    cdef int i
+    if not plan.is_union:
+        return False
+    for i in range(plan.count):
+        if slot(<void*>value, plan.nodes[i].offset)[0] != PyNone:
+            return False
+    return True
+
+
 cdef int read_fields(FieldTable table, void* base, Cursor* c, Frame* frame) except -1:
     """Read a struct's fields, STOP included, into the empty slots of `base`. Slots of absent fields are filled."""
     cdef FieldNode* expected = table.nodes
@@ -53,6 +65,11 @@ cdef int read_fields(FieldTable table, void* base, Cursor* c, Frame* frame) exce
         expected = field + 1
         frame.field = field
         value = read_value(field.type, c, frame)
+        if field.type.kind == STRUCT and field.requiredness != REQUIRED and is_empty_union(field.type, value):
+            # How Kitex writes a nil union, and what a union looks like whose member only a newer peer knows.
+            decref(value)
+            incref(PyNone)
+            value = PyNone
         place = slot(base, field.offset)
         old = place[0]
         place[0] = value

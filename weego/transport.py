@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from greenlet import getcurrent
 
-from codec.errors import ClosedError, Unavailable, UsageError
+from codec.errors import ApplicationError, ApplicationErrorType, ClosedError, Unavailable, UsageError
 from codec.thrift import Reply, Route
 from poller.address import Address
 from poller.clock import monotonic
@@ -25,6 +25,11 @@ from weego.blocking import BlockingExchange
 from weego.exchange import IN_THE_LOOP, Exchange
 
 __all__ = ["BlockingTransport", "HubTransport", "PoolLimits", "Transport"]
+
+# Refusals after which Kitex closes the connection (`default_server_handler.go`: what fails before the handler is found or called).
+_DISMISSALS = frozenset(
+    (ApplicationErrorType.UNKNOWN_METHOD, ApplicationErrorType.PROTOCOL_ERROR, ApplicationErrorType.UNKNOWN_SERVICE)
+)
 
 
 class PoolLimits:
@@ -120,7 +125,7 @@ class _Pooling:
     def _release(self, exchange: Any, reply: Reply | None) -> None:
         # "crrst": the peer is about to close this connection and asks not to use it again (Kitex, graceful shutdown).
         asked_to_leave = reply is not None and reply.header is not None and "crrst" in reply.header.strings
-        if exchange.is_reusable and not asked_to_leave and not self._closed:
+        if exchange.is_reusable and not asked_to_leave and not _is_dismissed(reply) and not self._closed:
             self._give(exchange)
         else:
             exchange.close()
@@ -236,3 +241,9 @@ class BlockingTransport(_Pooling):
         """Close all idle connections; those under way when their calls end."""
         with self._lock:
             super().close()
+
+
+def _is_dismissed(reply: Reply | None) -> bool:
+    """Is the peer about to close the connection without saying so? Kitex does after it refused a call, and only TTHeader could announce it."""
+    error = None if reply is None or reply.header is not None else reply.error
+    return isinstance(error, ApplicationError) and error.type in _DISMISSALS

@@ -513,6 +513,14 @@ def test_union_from_a_newer_peer_is_empty():
     assert Shape.__plan__.loads(b"\0").which is None
 
 
+def test_a_field_with_an_empty_union_is_none_and_can_be_sent_on():
+    # Kitex writes a nil union of a field that is not optional as an empty one.
+    shapes = {each.name: each for each in REQUEST.__plan__.fields if each.name == "shape"}
+    data = REQUEST.__plan__.loads(field(12, shapes["shape"].id, b"\0") + b"\0")
+    assert data.shape is None
+    assert REQUEST.__plan__.loads(REQUEST.__plan__.dumps(data)) == data
+
+
 def test_union_with_two_members_is_refused():
     data = field(8, 3, bytes(4)) + field(11, 2, bytes(4)) + b"\0"
     refused(Shape, data, ProtocolErrorKind.INVALID_DATA, "^Shape: a union has one member, this one came with 2")
