@@ -101,6 +101,7 @@ cdef class ThriftServerProtocol(ThriftProtocol):
 
     cdef Route last                  # of the last message without a TTHeader, where it had one
 
+    cdef int check_answer(self, Request request, Py_ssize_t size) except -1
     cdef Route route_for(self, bytes name, Header header)
     cdef int find_route(self, Request r, Head* head) except -1
     cdef int reply(self, Request request, object value, WriteBuffer out, dict strings) except -1

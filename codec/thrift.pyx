@@ -22,7 +22,7 @@ from codec.scan cimport scan, scan_start, scan_start_value
 from codec.ttheader cimport begin_header, end_header, read_header
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.unicode cimport PyUnicode_DecodeUTF8
-from libc.stdint cimport INT32_MAX, uint32_t
+from libc.stdint cimport INT32_MAX, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcmp, memcpy
 
@@ -51,8 +51,8 @@ cdef enum:
     # TTHeader int key "MsgType" and its decimal values.
     KEY_MSG_TYPE = 22
 
-# Thrift's own default for the size of a frame (`TConfiguration.DEFAULT_MAX_FRAME_SIZE`), and ours unless the config says otherwise.
-DEFAULT_MAX_MESSAGE = 16384000
+# Bytes of a message, unless the config says otherwise: Thrift's own default for a frame (`TConfiguration.DEFAULT_MAX_FRAME_SIZE`), rounded up.
+DEFAULT_MAX_MESSAGE = 16 * 2**20
 
 FRAMINGS = {"buffered": BUFFERED, "framed": FRAMED, "ttheader": TTHEADER, "ttheader-framed": TTHEADER | FRAMED}
 FRAMING_NAMES = {number: name for name, number in FRAMINGS.items()}
@@ -151,6 +151,26 @@ cdef inline bint is_letter(uint32_t word) noexcept:
     return c'a' <= c <= c'z' or c'A' <= c <= c'Z' or c == c'_'
 
 
+# How other protocols begin, for whoever connected the wrong ends.
+cdef tuple STRANGERS = (
+    (b"PRI * HT", "HTTP/2 (gRPC?)"),
+    (b"PROXY ", "the PROXY protocol"),
+    (b"\x16\x03", "TLS"),
+    (b"\x15\x03", "TLS"),
+    (b"HTTP/", "an HTTP answer"),
+    (b"\x82\x21", "the compact protocol of Thrift"),
+)
+
+
+cdef str described(bytes beginning):
+    for start, name in STRANGERS:
+        if beginning.startswith(start):
+            return f"it looks like {name}, which is not spoken here"
+    if beginning.split(b" ")[0] in (b"GET", b"POST", b"PUT", b"HEAD", b"DELETE", b"PATCH", b"OPTIONS", b"CONNECT"):
+        return "it looks like an HTTP request, which is not spoken here"
+    return f"it begins with {beginning.hex(' ')}"
+
+
 cdef class ThriftProtocol(Protocol):
     """What both sides share: finding where a message begins and ends. `max_message` bounds its bytes."""
 
@@ -169,6 +189,10 @@ cdef class ThriftProtocol(Protocol):
         cdef Py_ssize_t n = left(c), size
         cdef Cursor packet
         if n < DETECT:
+            # A TLS alert, say, is shorter than that and nothing follows it.
+            if n >= 4 and get32(c.p) & VERSION_MASK != VERSION_1 and get32(c.p) > <uint64_t>self.max_message:
+                raise ProtocolError(
+                    f"not a Thrift message in any known framing: {described((<const char*>c.p)[:n])}", ProtocolErrorKind.BAD_VERSION)
             return 0
         w0 = get32(c.p)
         w1 = get32(c.p + 4)
@@ -207,7 +231,7 @@ cdef class ThriftProtocol(Protocol):
             c.p = e.end
             return 1
         raise ProtocolError(
-            f"not a Thrift message in any known framing: begins with {(<const char*>c.p)[:DETECT].hex(' ')}",
+            f"not a Thrift message in any known framing: {described((<const char*>c.p)[:DETECT])}",
             ProtocolErrorKind.BAD_VERSION)
 
     cdef Py_ssize_t checked(self, uint32_t size, str what) except -1:

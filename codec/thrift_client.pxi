@@ -1,5 +1,9 @@
 # The client's side of one connection: part of thrift.pyx.
 
+cdef str shown(Head* head):
+    return (<const char*>head.name)[: head.name_size].decode("utf-8", "replace")
+
+
 cdef class ThriftClientProtocol(ThriftProtocol):
     """The client's side of one connection. `framing` is a name of FRAMINGS; replies in another framing are understood too."""
 
@@ -63,7 +67,7 @@ cdef class ThriftClientProtocol(ThriftProtocol):
             raise ProtocolError(f"a client takes replies, not messages of type {head.type}")
         elif head.name_size != PyBytes_GET_SIZE(route.name) or (<const char*>head.name)[: head.name_size] != route.name:
             r.error = ApplicationError(
-                f"the answer is for method {(<const char*>head.name)[: head.name_size]!r}, not {route.name!r}",
+                f"the answer is for method {shown(&head)}, not {route.spec.name}",
                 ApplicationErrorType.WRONG_METHOD_NAME)
         else:
             if header is not None and BUSINESS_STATUS in header.strings:

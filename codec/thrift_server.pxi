@@ -129,6 +129,11 @@ cdef class ThriftServerProtocol(ThriftProtocol):
                 header_seqid = r.header.seqid
         return begin_message(out, m, r.framing, r.strict, r.name, type, r.seqid, header_seqid, ints, strings)
 
+    cdef int check_answer(self, Request request, Py_ssize_t size) except -1:
+        if size > self.max_message:
+            raise EncodeError(f"the answer takes {size} bytes, more than the limit of {self.max_message}", request.method)
+        return 0
+
     cdef int reply(self, Request request, object value, WriteBuffer out, dict strings) except -1:
         """Write the answer `value`. EncodeError when it does not fit the IDL; the buffer is then as before."""
         cdef Marks m
@@ -139,6 +144,7 @@ cdef class ThriftServerProtocol(ThriftProtocol):
             self.begin(request, &m, REPLY, out, strings)
             request.route.result.encode_value(value, out)
             end_message(out, &m, start)
+            self.check_answer(request, out.n - start)
         except BaseException:
             out.truncate(start)
             raise
@@ -155,6 +161,7 @@ cdef class ThriftServerProtocol(ThriftProtocol):
                 out.truncate(start)
                 return 0
             end_message(out, &m, start)
+            self.check_answer(request, out.n - start)
         except BaseException:
             out.truncate(start)
             raise
@@ -177,6 +184,7 @@ cdef class ThriftServerProtocol(ThriftProtocol):
             self.begin(request, &m, EXCEPTION, out, strings)
             write_application_error(out, type, message)
             end_message(out, &m, start)
+            self.check_answer(request, out.n - start)
         except BaseException:
             out.truncate(start)
             raise

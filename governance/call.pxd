@@ -15,4 +15,3 @@ cdef class Call:
     cdef object connection
     cdef dict outgoing                   # TTHeader strings to send; None until asked for
     cdef object incoming                 # Metadata; None until asked for
-    cdef object scratch                  # the owner's own

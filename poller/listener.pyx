@@ -107,12 +107,8 @@ cdef class Listener:
         self.timer.stop()
         self.timer.close()
         self.timer = None
-        if not self.active:
-            return
-        if self.may_accept is not None and not self.may_accept():
-            self.rest(RECHECK)
-        else:
-            self.watch()
+        # The gate is asked again when a connection really waits; until then nothing wakes this process.
+        self.watch()
 
     def on_ready(self):
         cdef int taken

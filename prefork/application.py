@@ -51,6 +51,20 @@ class Settings(NamedTuple):
     """For calls in flight, when a worker leaves or the server stops."""
     boot_timeout: float = 60.0
     """For ``load`` and, again, for each worker until it is ready."""
+    hang_timeout: float = 10.0
+    """For a worker whose loop does not turn although it could; then it is replaced. 0: never."""
+    stop_grace: float = 30.0
+    """For a worker that somebody stopped, a debugger perhaps. It is replaced at once, and killed after this."""
+    max_requests: int = 0
+    """That a worker answers before it is replaced; a slot's share is up to half as much again. 0: no limit, here and below."""
+    max_lifetime: float = 0.0
+    """Of a worker, spread likewise."""
+    max_memory: int = 0
+    """Resident bytes of a worker, in two samples in a row, before it is replaced."""
+    umask: int | None = None
+    """Of the master, for the sockets it makes; None: as it was started."""
+    owner: tuple[int, int] | None = None
+    """User and group that unix sockets to listen on are given, for they are made by the master, which may be root."""
     pidfile: str | None = None
     admin: Listen | None = None
     """Where the master answers probes and tells its metrics."""
@@ -84,6 +98,7 @@ class Settings(NamedTuple):
         plain = json.loads(data)
         plain["listen"] = tuple(Listen(*listen) for listen in plain["listen"])
         plain["admin"] = plain["admin"] and Listen(*plain["admin"])
+        plain["owner"] = plain["owner"] and tuple(plain["owner"])
         return cls(**plain)
 
     def _check(self) -> None:
@@ -97,7 +112,8 @@ class Settings(NamedTuple):
         for address in addresses:
             if addresses.count(address) > 1 and not address.endswith(":0"):
                 raise LoadError(f"{address}: listed twice; each [[listen]], admin and control need their own")
-        for what, seconds in (("graceful_timeout", self.graceful_timeout), ("boot_timeout", self.boot_timeout)):
+        for what in ("graceful_timeout", "boot_timeout", "hang_timeout", "stop_grace", "max_lifetime"):
+            seconds = getattr(self, what)
             if not seconds >= 0:
                 raise LoadError(f"{what}: {seconds} is not a duration in seconds")
 

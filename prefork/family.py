@@ -31,11 +31,19 @@ KILL_DELAY = 1.0
 
 
 class Family:
-    """All children there are. ``on_exit(process, how)`` is called once a child has been waited for."""
+    """All children there are. ``on_exit(process, how)`` is called once a child has been waited for, and
+    ``on_stop(worker)`` when somebody has stopped one.
+    """
 
-    def __init__(self, loop: Loop, on_exit: Callable[[Process, str], None]) -> None:
+    def __init__(
+        self,
+        loop: Loop,
+        on_exit: Callable[[Process, str], None],
+        on_stop: Callable[[WorkerProcess], None] = lambda _: None,
+    ) -> None:
         self._loop = loop
         self._on_exit = on_exit
+        self._on_stop = on_stop
         self.workers: dict[int, WorkerProcess] = {}
         """By row of the scoreboard."""
         self.loaders: set[LoaderProcess] = set()
@@ -141,7 +149,8 @@ class Family:
                 loader.kill()
 
     def reap(self) -> None:
-        """SIGCHLD: wait for whoever exited; of most children the pidfd tells as well."""
+        """SIGCHLD: wait for whoever exited; of most children the pidfd tells as well. And see who was stopped."""
+        self._see_stopped()
         while not self.is_forking:  # rule 2; to be called again when the fork is reported
             try:
                 found = waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
@@ -155,6 +164,18 @@ class Family:
             else:
                 log.debug("reaped pid %d, an orphan", found.si_pid)
                 waitpid(found.si_pid, os.WNOHANG)
+
+    def _see_stopped(self) -> None:
+        while True:
+            try:
+                found = waitid(os.P_ALL, 0, os.WSTOPPED | os.WCONTINUED | os.WNOHANG)
+            except ChildProcessError:
+                return
+            if found is None:
+                return
+            for worker in list(self.workers.values()):
+                if worker.pid == found.si_pid and found.si_code == os.CLD_STOPPED:
+                    self._on_stop(worker)
 
     def _wait_for(self, process: Process) -> None:
         if process.pid is None:

@@ -40,9 +40,13 @@ class Process:
     def kill(self) -> None:
         """SIGKILL, now or at birth."""
         self.is_doomed = True
+        self.send(signal.SIGKILL)
+
+    def send(self, signum: signal.Signals) -> None:
+        """A signal to this very process, or to nobody."""
         if self.pidfd >= 0:
             try:
-                signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+                signal.pidfd_send_signal(self.pidfd, signum)
             except ProcessLookupError:
                 pass  # it has been waited for
 

@@ -99,8 +99,10 @@ class Listener:
         self.sock.close()
 
 
-def bind(listen: Listen, place: Place) -> Listener:
-    """Bind and listen; the socket is non-blocking and close-on-exec. Raises BindError."""
+def bind(listen: Listen, place: Place, owner: tuple[int, int] | None = None) -> Listener:
+    """Bind and listen; the socket is non-blocking and close-on-exec. ``owner``: user and group that the file of a unix socket
+    gets. Raises BindError.
+    """
     family, target = place
     if family == _socket.AF_UNIX:
         make_parent(target)
@@ -111,6 +113,8 @@ def bind(listen: Listen, place: Place) -> Listener:
     try:
         if family == _socket.AF_UNIX:
             _bind_path(sock, target, listen.mode)
+            if owner is not None:
+                os.chown(target, *owner, follow_symlinks=False)
         else:
             sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)  # past TIME_WAIT, not past a listener
             if family == _socket.AF_INET6:

@@ -68,7 +68,7 @@ def load_and_fork(app: Application, generation: int, channel_fd: int, master_pid
         set_title(f"weego: loader gen {generation}")
         unblock_signals()
         atexit._clear()  # the master's; what the user's imports register from here on runs at the end of a worker
-        code = _Loader(app, generation, Channel(RawSocket(fileno=channel_fd))).run()
+        code = _Loader(app, generation, Channel(RawSocket(fileno=channel_fd)), master_pid).run()
     finally:
         try:
             logging.shutdown()
@@ -83,8 +83,9 @@ def _only_ignore(_signum: int, _frame: FrameType | None) -> None:
 
 
 class _Loader:
-    def __init__(self, app: Application, generation: int, channel: Channel) -> None:
+    def __init__(self, app: Application, generation: int, channel: Channel, master_pid: int) -> None:
         self._app = app
+        self._master_pid = master_pid
         self._generation = generation
         self._channel = channel
         self._poll = epoll(flags=EPOLL_CLOEXEC)
@@ -113,6 +114,7 @@ class _Loader:
 
     def _load(self) -> Settings:
         settings = self._app.load()
+        die_with_parent(self._master_pid)  # once more: who becomes another user loses it
         places = [resolve(listen) for listen in (*settings.listen, *settings.doors.values())]
         encoded = settings.encode()
         threads = thread_count()

@@ -39,10 +39,14 @@ from prefork.primitives import (
     getpid,
     give_memory_back,
     monotonic,
+    raise_file_limit,
     set_title,
 )
+from prefork.recycle import Recycling
 from prefork.scoreboard import Scoreboard
 from prefork.status import History
+from prefork.systemd import Notifier
+from prefork.watch import Watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -123,7 +127,11 @@ class Master:
         self._waiting: list[Callable[[str | None], None]] = []
         self.started = monotonic()
         self._loop: Loop
+        self._systemd: Notifier
+        self._umask = 0
+        """As it was started with."""
         self.family: Family
+        self.watch: Watch
         self.board: Scoreboard
 
     # -- life -------------------------------------------------------------------------------------------------------------
@@ -131,6 +139,10 @@ class Master:
     def run(self) -> int:
         """Serve until stopped; the exit code of the process: 0, 70, 71 or 78. Only in the main thread."""
         self._open()
+        self._systemd = Notifier()
+        self._umask = os.umask(0)
+        os.umask(self._umask)
+        raise_file_limit()
         set_title("weego: master")
         self.board = Scoreboard.create()
         try:
@@ -153,6 +165,9 @@ class Master:
             become_subreaper()
             log.info("weego %s starts, pid %d", self.version, getpid())
             self._begin_generation()
+            self._systemd.watch(self._loop)
+            self.watch.start()
+            Recycling(self._loop, self).start()
             self._loop.run()
         finally:
             for door in self._doors.values():
@@ -181,7 +196,8 @@ class Master:
     def _open(self) -> None:
         self.started = monotonic()
         self._loop = Loop()
-        self.family = Family(self._loop, self._on_exit)
+        self.watch = Watch(self._loop, self)
+        self.family = Family(self._loop, self._on_exit, self.watch.on_stop)
 
     def _fail(self, line: str, code: int) -> None:
         """The server cannot start: say so in one line and leave with ``code``."""
@@ -289,6 +305,8 @@ class Master:
     def _reload(self, reason: str) -> None:
         log.info("%s: reloading, generation %d loads", reason, self._last_number + 1)
         self._reload_wanted = False
+        if self._is_announced:
+            self._systemd.reloading()
         waiting, self._waiting = self._waiting, []
         self._begin_generation(waiting)
 
@@ -300,8 +318,8 @@ class Master:
             self._discard(generation)
             self._fail(line, code)
             return
+        self._discard(generation)  # first: whoever reads the line finds all as it was
         log.error("reload failed, generation %d goes on: %s", self.current.number, line)
-        self._discard(generation)
         self._end_reload(generation, line)
 
     def _discard(self, generation: Generation) -> None:
@@ -321,6 +339,8 @@ class Master:
     def _end_reload(self, generation: Generation, error: str | None) -> None:
         """Tell who wants to know; then do what had to wait for it."""
         self.history.reloaded(error)
+        if self._is_announced and not self.is_stopping:
+            self._systemd.ready(f"reload failed: {error}" if error else self._summary())
         self._tell_waiting(generation.waiting, error)
         self._after_reload()
 
@@ -346,6 +366,7 @@ class Master:
         generation.settings = settings
         generation.size = settings.workers
         first = self.current is None
+        os.umask(self._umask if settings.umask is None else settings.umask)
         try:
             if first:
                 set_title(f"weego: master [{settings.name}]")
@@ -389,7 +410,7 @@ class Master:
                 listener = next((each for each in kept if each.listen.address == listen.address), None)
                 if listener is not None:
                     kept.remove(listener)  # "port 0" may be listed twice
-                generation.listeners.append(listener or bind(listen, (place[0], place[1])))
+                generation.listeners.append(listener or bind(listen, (place[0], place[1]), settings.owner))
             for (purpose, listen), place in zip(settings.doors.items(), of_doors, strict=True):
                 listener = kept_doors.get(purpose)
                 if listener is None or listener.listen.address != listen.address:
@@ -476,6 +497,7 @@ class Master:
         give_memory_back()
         seconds = monotonic() - self.started
         log.info("ready in %.2f s: %d workers", seconds, len(generation.ready))
+        self._systemd.ready(self._summary())
         if self._on_ready is not None:
             settings = generation.settings
             ready = Ready(
@@ -494,6 +516,9 @@ class Master:
                 self._on_ready(ready)
             except Exception:
                 log.exception("on_ready failed; the server serves all the same")
+
+    def _summary(self) -> str:
+        return f"generation {self.current.number} serves with {self.current.size} workers" if self.current else "starting"
 
     def _resize(self, generation: Generation, by: int) -> None:
         """TTIN and TTOU, until the next reload."""
@@ -514,7 +539,9 @@ class Master:
                     continue  # the loader is being replaced, and a slot is empty
                 slot = max(taken)
                 log.info("SIGTTOU: worker %d leaves, %d remain", slot, generation.size)
-                self._replaces.pop(slot, None)
+                leaver = self._replaces.pop(slot, None)
+                if leaver is not None:
+                    self._drain(leaver, ())
                 timer = generation.respawns.pop(slot, None)
                 if timer is not None:
                     timer.cancel()
@@ -560,6 +587,7 @@ class Master:
         try:
             for fd in (*self._own_fds(), ours.fileno()):
                 close_quietly(fd)
+            os.umask(self._umask)  # not the current generation's
             from prefork.loader import load_and_fork
 
             load_and_fork(self._app, number, theirs.fileno(), master_pid)
@@ -775,13 +803,19 @@ class Master:
         generation = worker.generation
         if worker.is_draining or worker.is_leaving or self.is_stopping:
             return
-        worker.is_leaving = True
         if generation is not self.current or not worker.is_ready:
+            worker.is_leaving = True
             log.info("%r leaves: %s", worker, reason)
             self._order_stop(worker, monotonic() + generation.settings.graceful_timeout, fast=not worker.is_ready)
             return
-        log.info("%r wants to leave: %s; its replacement starts", worker, reason)
-        self.history.restarts["leave"] += 1
+        self.replace_first(worker, f"wants to leave: {reason}", "leave")
+
+    def replace_first(self, worker: WorkerProcess, why: str, reason: str) -> None:
+        """Start a replacement of a worker that serves; it is told to leave when that is ready. ``reason``: of RESTART_REASONS."""
+        generation = worker.generation
+        worker.is_leaving = True
+        log.info("%r %s; its replacement starts", worker, why)
+        self.history.restarts[reason] += 1
         if generation.workers.get(worker.slot) is worker:
             del generation.workers[worker.slot]
             self._replaces[worker.slot] = worker
@@ -841,7 +875,9 @@ class Master:
         if not worker.is_ready:  # it serves nobody
             worker.kill()
             return
-        deadline = monotonic() + worker.generation.settings.graceful_timeout
+        if self.watch.end_if_hung(worker):
+            return
+        deadline = monotonic() + worker.generation.settings.graceful_timeout + self.watch.patience(worker)
         takers = sorted(
             (
                 w
@@ -879,6 +915,8 @@ class Master:
         """Stop the server; again, with ``fast``, to hurry."""
         if self.is_stopping and (self._is_fast or not fast):
             return
+        if not self.is_stopping and not self._is_checking:
+            self._systemd.stopping()
         self.is_stopping, self._is_fast = True, fast
         self._reload_wanted = False
         self._tell_waiting(self._waiting, "the server is stopping")

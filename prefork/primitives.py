@@ -36,7 +36,7 @@ __all__ = (
     "EPOLLERR", "EPOLLHUP", "EPOLLIN", "EPOLLOUT", "EPOLL_CLOEXEC", "IGNORED_IN_CHILDREN", "SCM_RIGHTS", "SOL_SOCKET",
     "RawSocket", "_exit", "become_subreaper", "close", "close_quietly", "die_with_parent", "epoll", "eventfd", "eventfd_read",
     "eventfd_write", "fork", "fork_blocked", "getaddrinfo", "getpid", "getppid", "give_memory_back", "kill", "make_parent", "memfd_create", "monotonic",
-    "monotonic_ns", "own_output", "pidfd_open", "pthread_sigmask", "reset_signals", "set_signal", "set_title", "thread_count", "unblock_signals", "waitid",
+    "monotonic_ns", "own_output", "pidfd_open", "pthread_sigmask", "raise_file_limit", "reset_signals", "set_signal", "set_title", "thread_count", "unblock_signals", "waitid",
     "waitpid",
 )  # fmt: skip
 
@@ -74,6 +74,17 @@ def give_memory_back() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
+
+
+def raise_file_limit() -> None:
+    """Let this process and its children have as many open files as the system lets them: the soft limit becomes the hard one."""
+    import resource
+
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except (OSError, ValueError):  # "unlimited" is more than some kernels take
+        pass
 
 
 def die_with_parent(parent: int) -> None:

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from prefork.master import Master
 
 #: Why a worker was replaced. ``boot``: it never got ready; ``exit``, ``signal``: how it ended after that; ``leave``: it asked to
-#: leave, which SIGTERM makes it do.
-RESTART_REASONS = ("boot", "exit", "signal", "leave")
+#: leave, which SIGTERM makes it do; ``stopped``, ``hung``: see ``prefork.watch``; ``recycled``: see ``prefork.recycle``.
+RESTART_REASONS = ("boot", "exit", "signal", "leave", "stopped", "hung", "recycled")
 
 #: Counters of the scoreboard that are worth reporting, by column.
 COUNTERS = {
@@ -107,7 +107,7 @@ def _worker(master: Master, worker: WorkerProcess) -> dict[str, Any]:
         "slot": worker.slot,
         "generation": worker.generation.number,
         "pid": _pid(worker),
-        "state": scoreboard.STATE_NAMES[row[scoreboard.STATE]],
+        "state": master.watch.trouble(worker) or scoreboard.STATE_NAMES[row[scoreboard.STATE]],
         "uptime": round(worker.uptime, 3),
         "beat_age": round((monotonic_ns() - row[scoreboard.BEAT_NS]) / 1e9, 3),
         **{name: row[column] for name, column in columns.items()},

@@ -49,6 +49,7 @@ class App:
         log.setup(config.log, "loader")
         if self._master_output != STDERR:
             os.close(self._master_output)  # this process's copy of it
+        owner = become(self.conf, config)
         import_rooms()
         if config.server.patch:
             from gevent import monkey
@@ -67,6 +68,12 @@ class App:
             listen=tuple(Listen(each.address, each.backlog, each.mode) for each in config.listen),
             graceful_timeout=float(config.server.graceful_timeout),
             boot_timeout=float(config.server.boot_timeout),
+            hang_timeout=float(config.server.hang_timeout),
+            max_requests=config.server.max_requests,
+            max_lifetime=float(config.server.max_lifetime),
+            max_memory=int(config.server.max_memory),
+            umask=config.server.umask,
+            owner=owner,
             pidfile=config.server.pidfile,
             admin=Listen(config.admin.address) if config.admin else None,
             control=config.server.control,
@@ -114,6 +121,25 @@ class App:
         body.run()
 
 
+def become(conf: str, config: Config) -> tuple[int, int] | None:
+    """Be the user and group that the configuration names, for good, before any code of theirs runs; who they are. LoadError if not."""
+    from prefork import identity
+    from weego import config as configuration
+
+    server = config.server
+    if server.umask is not None:
+        os.umask(server.umask)
+    try:
+        wanted = identity.resolve(server.user or None, server.group or None)
+        if wanted is None:
+            return None
+        identity.become(wanted)
+    except LoadError as error:
+        key = str(error).partition(":")[0]
+        raise LoadError(f"{configuration.locate(conf, 'server', key)}: [server] {error}") from None
+    return wanted.uid, wanted.gid
+
+
 def import_rooms() -> None:
     """Import weego's own packages before the user's folder can put others of their names in front. LoadError if one does already."""
     home = os.path.dirname(os.path.dirname(os.path.abspath(weego.__file__)))
@@ -134,6 +160,8 @@ def load_service(place: str, name: str) -> type[Any]:
     module_name, colon, class_name = name.partition(":")
     if not colon or not module_name or not class_name:
         raise LoadError(f"{where}: write it as package.module:Class")
+    if module_name.split(".")[0] in (*ROOMS, "weego"):
+        raise LoadError(f"{where}: {module_name.split('.')[0]} is a package of weego's own; give your module another name")
     module = _import(where, module_name)
     found: Any = module
     for part in class_name.split("."):

@@ -8,7 +8,7 @@ import os
 
 from codec.buffer import ReadBuffer, WriteBuffer
 from codec.errors import DeadlineExceeded, ProtocolError, Unavailable
-from codec.thrift import Reply, Route, ThriftClientProtocol
+from codec.thrift import DEFAULT_MAX_MESSAGE, Reply, Route, ThriftClientProtocol
 from poller.clock import monotonic
 from poller.connection import has_ended
 
@@ -20,7 +20,7 @@ _READ_SIZE = 65536
 class BlockingExchange:
     """A client's connection `fd` to `address`. The same calls as `Exchange`, waiting in the thread itself."""
 
-    def __init__(self, fd: int, address: str, framing: str = "framed", max_message: int = 16384000) -> None:
+    def __init__(self, fd: int, address: str, framing: str = "framed", max_message: int = DEFAULT_MAX_MESSAGE) -> None:
         self.address = address
         self._sock: _socket.socket | None = _socket.socket(fileno=fd)  # never the patched class: this waits in the thread
         self._protocol = ThriftClientProtocol(framing, max_message)

@@ -50,8 +50,11 @@ __all__ = [
     "to_plain",
 ]
 
+# A worker says every 100 ms that its loop turns; ten times that is no hang yet, but what a large garbage collection may take.
+LEAST_HANG_TIMEOUT: Final = 1.0
 MAX_UNIX_PATH: Final = 107  # sockaddr_un.sun_path is 108 bytes with its closing zero (man 7 unix)
 DAY: Final = 86400.0
+OCTAL: Final = ("mode", "umask")  # keys whose numbers are permissions
 
 
 class ConfigError(Exception):
@@ -102,12 +105,35 @@ class Server(_Table, frozen=True):
     boot_timeout: Annotated[
         Duration, "How long a worker may take to load the services and report ready.", Between(0.1, DAY)
     ] = Duration(60)
+    hang_timeout: Annotated[
+        Duration,
+        "A worker that could run and whose loop does not turn for so long writes its stacks, ends and is replaced; 0: never.",
+        Between(0, DAY),
+    ] = Duration(10)
+    max_requests: Annotated[
+        int,
+        "A worker that has answered so many is replaced, one at a time and by up to half as much again for each; 0: never.",
+        Between(0, 10**15),
+    ] = 0
+    max_lifetime: Annotated[
+        Duration, "A worker of this age is replaced, spread like max_requests; 0: never.", Between(0, 365 * DAY)
+    ] = Duration(0)
+    max_memory: Annotated[
+        Size, "A worker with more resident memory, in two samples 5 s apart, is replaced; 0: never.", Between(0, 2**62)
+    ] = Size(0)
     app_dir: Annotated[
         str, "Folder that goes on sys.path and that relative paths start from; default: where weego-master was started."
     ] = "."
     patch: Annotated[
         bool, "Let gevent patch the standard library in each worker, so that blocking libraries cooperate."
     ] = True
+    user: Annotated[
+        str, 'User, by name or number, that loader and workers become before they import a service; "": as started.'
+    ] = ""
+    group: Annotated[str, 'Group, likewise; "": the user\'s own.'] = ""
+    umask: Annotated[
+        int | None, "Permissions that new files do not get, in octal: 0o027; absent: as started.", Between(0, 0o777)
+    ] = None
     control: Annotated[str | None, "Unix socket on which the master takes commands; absent: none."] = None
     pidfile: Annotated[str | None, "File that holds the master's process id while it runs; absent: none."] = None
 
@@ -316,19 +342,19 @@ class _Reader:
             in_bounds = not key.bounds or isinstance(result, str) or key.bounds.least <= result <= key.bounds.most
             if in_bounds:
                 return result
-        hint = "; write it in octal, as 0o660" if key.name == "mode" else ""
+        hint = "; write it in octal, as 0o660" if key.name in OCTAL else ""
         raise self.error(path, f"{_shown(value)} is not {_allowed(key)}{hint}")
 
     def unknown(self, table: type[_Table], name: str) -> str:
         """Why a key is not known, with the likely one: near in spelling, or the same in another table."""
         known = _keys(table)
         noun = "table" if table is Config else "key"
-        if close := difflib.get_close_matches(name, known, n=1):
-            return f'unknown {noun}, did you mean "{close[0]}"?'
         for title, key in _keys(Config).items():
             other = _table_of(key.type)
             if other and other is not table and name in _keys(other):
                 return f"unknown {noun}, did you mean {_title((title, 0))} {name}?"
+        if close := difflib.get_close_matches(name, known, n=1):
+            return f'unknown {noun}, did you mean "{close[0]}"?'
         return f"unknown {noun}; known here: {', '.join(known)}"
 
     def error(self, path: tomlmap.Path, problem: str) -> ConfigError:
@@ -418,6 +444,9 @@ def _complete(config: Config, reader: _Reader) -> Config:
         raise reader.error(("server", "app_dir"), f"no such folder: {app_dir}")
     if not config.server.name.strip() or not config.server.name.isprintable():
         raise reader.error(("server", "name"), f"{_shown(config.server.name)} is not a name: printable text, not empty")
+    if 0 < config.server.hang_timeout < LEAST_HANG_TIMEOUT:
+        problem = f'"{config.server.hang_timeout}" is too short: calls may take as long; use "1s" or more, or 0 for never'
+        raise reader.error(("server", "hang_timeout"), problem)
     server = msgspec.structs.replace(
         config.server,
         app_dir=app_dir,
@@ -502,7 +531,7 @@ def dump(config: Config) -> str:
 def _toml(name: str, value: object) -> str:
     if isinstance(value, (Duration, Size)):
         return f'"{value}"'
-    if name == "mode":
+    if name in OCTAL:
         return f"0o{value:o}"
     # A JSON string is a TOML basic string but for DEL, which TOML wants escaped.
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

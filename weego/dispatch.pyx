@@ -34,6 +34,7 @@ from codec.errors import (
     ResourceExhausted,
     RpcError,
 )
+from codec.thrift import DEFAULT_MAX_MESSAGE
 from codec.ttheader import StringKey
 from governance.call import _current
 
@@ -105,7 +106,7 @@ cdef class Dispatcher(Receiver):
     """
 
     def __init__(self, Loop loop not None, dict routes not None, dict services not None, *, access=None,
-                 max_concurrency=0, max_message=16384000):
+                 max_concurrency=0, max_message=DEFAULT_MAX_MESSAGE):
         self.loop = loop
         if loop.hub is not None:
             if loop.runner is None:

@@ -19,7 +19,7 @@ class Exchange(Receiver):
         fd: int,
         address: str,
         framing: str = "framed",
-        max_message: int = 16384000,
+        max_message: int = ...,
         on_closed: Callable[[Exchange], None] | None = None,
     ) -> None: ...
     def call(

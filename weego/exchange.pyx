@@ -11,13 +11,14 @@ from poller.connection cimport Limits
 from greenlet import getcurrent
 
 from codec.errors import ClosedError, DeadlineExceeded, ProtocolError, Unavailable, UsageError
+from codec.thrift import DEFAULT_MAX_MESSAGE
 from poller.connection import has_ended
 
 
 cdef class Exchange(Receiver):
     """A client's connection `fd` to `address`, in `loop`."""
 
-    def __init__(self, Loop loop not None, int fd, str address not None, str framing="framed", max_message=16384000, on_closed=None):
+    def __init__(self, Loop loop not None, int fd, str address not None, str framing="framed", max_message=DEFAULT_MAX_MESSAGE, on_closed=None):
         self.address = address
         self.hub = loop.hub
         self.protocol = ThriftClientProtocol(framing, max_message)

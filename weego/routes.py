@@ -23,7 +23,7 @@ class ServiceError(UsageError):
 
 
 def inline(method: _Method) -> _Method:
-    """Mark a handler that never blocks: it runs in the loop's turn, without a greenlet of its own. The fastest mode."""
+    """Mark a handler that never blocks: nothing could interrupt it at its deadline, so none of that is prepared."""
     setattr(method, _MODE, "inline")
     return method
 

@@ -15,6 +15,7 @@ from gevent.event import Event
 from gevent.hub import get_hub
 
 from codec.errors import Code
+from codec.thrift import DEFAULT_MAX_MESSAGE
 from governance.chain import Middleware
 from poller.connection import Connection, Limits, has_ended
 from poller.listener import Listener
@@ -47,7 +48,7 @@ class ServingLimits:
     """Bounds of one process. Times in seconds, 0 for none; sizes in bytes."""
 
     max_connections: int | None = None
-    max_message: int = 16 * 2**20
+    max_message: int = DEFAULT_MAX_MESSAGE
     max_concurrency: int = 10_000
     idle_timeout: float = 600.0
     frame_timeout: float = 30.0
@@ -101,9 +102,13 @@ class Serving:
     def listen(self, fds: Iterable[int]) -> None:
         """Accept on these listening, non-blocking sockets, which stay the caller's."""
         for fd in fds:
-            listener = Listener(self.hub, fd, self.take, self._may_accept)
+            listener = Listener(self.hub, fd, self._accept, self._may_accept)
             self._listeners.append(listener)
             listener.start()
+
+    def _accept(self, fd: int) -> None:
+        self.accepted += 1
+        self.take(fd)
 
     def take(self, fd: int, data: bytes = b"") -> None:
         """Serve the connected socket `fd`, of which `data` was read already."""
@@ -112,7 +117,6 @@ class Serving:
         except BaseException:
             os.close(fd)
             raise
-        self.accepted += 1
         if self.dispatcher.draining:
             connection.watch_idle = True
             self._done.clear()

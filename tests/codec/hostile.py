@@ -115,7 +115,7 @@ REFUSED: dict[str, tuple[bytes, ProtocolErrorKind]] = {
 ANSWERED: dict[str, tuple[bytes, int, bool]] = {
     "frame of 2 GiB": (_length(_HUGE) + _CALL, ApplicationErrorType.PROTOCOL_ERROR, True),
     "frame of -1": (_length(-1) + _CALL, ApplicationErrorType.PROTOCOL_ERROR, True),
-    "frame of 16 384 001": (_length(16384001) + _CALL, ApplicationErrorType.PROTOCOL_ERROR, True),
+    "frame of 16 MiB and one byte": (_length(16 * 2**20 + 1) + _CALL, ApplicationErrorType.PROTOCOL_ERROR, True),
     **{
         name: (data, ApplicationErrorType.PROTOCOL_ERROR, framing == "buffered")
         for framing in ("framed", "buffered")

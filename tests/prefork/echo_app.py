@@ -13,9 +13,11 @@ import os
 import select
 import socket
 import struct
+import subprocess
 import sys
 import time
 
+from prefork import identity
 from prefork.application import Listen, LoadError, Settings
 from prefork.master import Master
 
@@ -33,6 +35,13 @@ class EchoApp:
                 conf = self.conf = json.load(file)
             except ValueError as error:
                 raise LoadError(f"{file.name}:1: {error}") from None
+        owner = None
+        if "umask" in conf:
+            os.umask(conf["umask"])
+        if conf.get("user"):
+            wanted = identity.resolve(conf["user"], conf.get("group"))
+            identity.become(wanted)
+            owner = wanted.uid, wanted.gid
         if conf.get("gevent"):
             from gevent import monkey
 
@@ -49,8 +58,9 @@ class EchoApp:
         if conf.get("die"):
             os._exit(3)
         listen = tuple(Listen(**each) if isinstance(each, dict) else Listen(each) for each in conf["listen"])
-        names = ("graceful_timeout", "boot_timeout", "pidfile", "control", "extra")
+        names = ("graceful_timeout", "boot_timeout", "hang_timeout", "stop_grace", "max_requests", "max_lifetime", "max_memory", "umask", "pidfile", "control", "extra")
         return Settings(
+            owner=owner,
             admin=Listen(conf["admin"]) if conf.get("admin") else None,
             name=conf.get("name", "echo"),
             workers=conf.get("workers", 2),
@@ -186,6 +196,16 @@ class Body:
                 os._exit(9)
             elif body.startswith(b"sleep "):
                 time.sleep(float(body[6:]))
+            elif body == b"hog":  # who uses all it gets of this worker's CPU, in the same session and so of the same scheduling group
+                os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+                hog = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+                os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+                body = b"%d" % hog.pid
+            elif body.startswith(b"eat "):
+                self.eaten = bytearray(os.urandom(1 << 20)) * int(body[4:])
+            elif body == b"spin":
+                while True:
+                    pass
             self.worker.row[16] += 1
             entry[0].setblocking(True)
             with contextlib.suppress(OSError):

@@ -11,6 +11,7 @@ import weego as package
 # name → (module, attribute, one line for the list of commands)
 _COMMANDS = {
     "gen": ("weego.cli.gen", "gen", "Generate typed Python from Thrift IDL files."),
+    "new": ("weego.cli.new", "new", "Make a project, or add the methods that its IDL has gained."),
     "ctl": ("weego.cli.ctl", "ctl", "Ask a running server how it is, or tell it to reload or stop."),
 }
 
