@@ -140,3 +140,21 @@ def test_a_child_does_not_accept() -> None:
         os.close(fd)
     for each in (*peers, sock):
         each.close()
+
+
+@with_hub
+def test_a_closed_gate_costs_nothing_while_nobody_waits() -> None:
+    sock, name = listening()
+    asked: list[int] = []
+    listener = Listener(gevent.get_hub(), sock.fileno(), os.close, lambda: asked.append(1) and False)  # type: ignore[func-returns-value]
+    listener.start()
+    peer = socket.create_connection(name)
+    wait_until(lambda: len(asked) > 1)
+    sock.accept()[0].close()  # another process takes it: the queue is empty again
+    gevent.sleep(0.02)  # a rest that was under way ends
+    count = len(asked)
+    gevent.sleep(0.05)
+    assert len(asked) == count
+    listener.stop()
+    peer.close()
+    sock.close()
