@@ -85,7 +85,7 @@ class Client:
             raise UsageError(f"{type(self).__name__} is no generated client; use the one that `weego gen` wrote for the service")
         if framing not in FRAMINGS:
             raise UsageError(f"unknown framing {framing!r}; choose one of {', '.join(FRAMINGS)}")
-        addresses = [parse(text.strip()) for text in (target.split(",") if isinstance(target, str) else target)]
+        addresses = [parse(text.strip()) for text in _targets(target)]
         if not addresses:
             raise UsageError("a client needs at least one address")
         self._addresses: dict[str, Address] = {address.text: address for address in addresses}
@@ -243,6 +243,13 @@ def _with_code(error: RpcError) -> RpcError:
             return cls(text, origin=Origin.PEER)
     error.code = Code[name]
     return error
+
+
+def _targets(target: object) -> list[str]:
+    texts = target.split(",") if isinstance(target, str) else list(target) if isinstance(target, list | tuple | set) else None
+    if texts is None or not all(isinstance(text, str) for text in texts):
+        raise UsageError(f"a client's target is one address or several, such as \"tcp://127.0.0.1:8888\"; got {target!r}")
+    return texts
 
 
 def _checked_timeout(seconds: object) -> float | None:

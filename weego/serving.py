@@ -36,6 +36,8 @@ RESERVED_FDS: Final = 128
 DRAIN_TICK: Final = 0.01
 # Characters of an error that the access log repeats.
 MOST_TOLD: Final = 200
+# What it calls the service of a method that nobody has.
+UNKNOWN: Final = "?"
 # Looks in a row that must find a connection idle before a server that stops closes it: a request may be on its way.
 IDLE_LOOKS: Final = 3
 # Limits in time are kept to within a quarter of the shortest, and looked at this often at most and at least (seconds).
@@ -228,8 +230,8 @@ def _access(write: Callable[[Access], None]) -> Callable[[Any, Any, int, int, Ba
         write(
             Access(
                 start=time.time() - elapsed,
-                service=call.service,
-                method=call.method,
+                service=call.service or UNKNOWN,
+                method=call.method[:MOST_TOLD],
                 protocol=call.protocol,
                 peer=call.peer,
                 bytes_in=request.size,
