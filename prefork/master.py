@@ -254,7 +254,7 @@ class Master:
             self._resize(self.current, by)
 
     def _on_usr1(self) -> None:
-        log.info("SIGUSR1: reopening logs")
+        log.info("SIGUSR1: passed on; lines go to standard error, so weego itself has no log file to reopen")
         if self._on_reopen is not None:
             try:
                 self._on_reopen()

@@ -63,7 +63,7 @@ def address(idl: str) -> Iterator[str]:
 
 
 def call(*arguments: str, stdin: str | bytes | None = None) -> Result:
-    return CliRunner().invoke(command, list(arguments), input=stdin)
+    return CliRunner().invoke(command, ["--timeout", "30s", *arguments], input=stdin)  # the last one given counts
 
 
 def failure(code: int, capfd: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -85,7 +85,7 @@ def test_a_result(address: str, idl: str, framing: str) -> None:
 
 def test_the_command_itself(address: str, idl: str) -> None:
     code = "from weego.cli.call import call; call(prog_name='weego call')"
-    arguments = [address, "Shop.getItem", "-", "--idl", idl, "--timeout", "20s"]
+    arguments = [address, "Shop.getItem", "-", "--idl", idl, "--timeout", "30s"]
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", code, *arguments], input=b'{"key": {"id": 7}}', capture_output=True, check=False, env=env)
     assert (done.returncode, done.stderr) == (0, b"")

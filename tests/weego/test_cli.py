@@ -126,7 +126,7 @@ def test_the_way_to_the_master_imports_nothing_heavy(conf: str) -> None:
 def test_the_group_lists_its_commands() -> None:
     result = CliRunner().invoke(group, ["--help"])
     assert result.exit_code == 0
-    assert "gen  Generate typed Python" in result.output
+    assert "Generate typed Python" in result.output
 
 
 def test_an_unknown_command() -> None:

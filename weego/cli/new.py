@@ -97,10 +97,17 @@ def _create(folder: Path, name: str, idl: str | None) -> None:
     for path in sorted(path for path in folder.rglob("*") if path.is_file() and "gen" not in path.relative_to(folder).parts):
         click.echo(f"wrote {path}")
     click.echo(f"wrote {folder / 'gen'}/")
-    beside_python = os.path.dirname(sys.executable)
-    is_found = shutil.which("weego") or not os.path.exists(os.path.join(beside_python, "weego"))
-    prefix = "" if is_found else f'PATH="{beside_python}:$PATH" '
-    click.echo(f"\nnext: cd {folder} && {prefix}make run")
+    click.echo(f"\nnext: cd {folder} && {_path_for_make()}make run")
+
+
+def _path_for_make() -> str:
+    """What to type before `make` where the commands are not on the PATH: they lie beside this one, or beside its interpreter."""
+    if shutil.which("weego") and shutil.which("weego-master"):
+        return ""
+    for directory in (os.path.dirname(os.path.abspath(sys.argv[0])), os.path.dirname(sys.executable)):
+        if all(os.path.exists(os.path.join(directory, tool)) for tool in ("weego", "weego-master")):
+            return f'PATH="{directory}:$PATH" '
+    return ""
 
 
 def _fill(folder: Path, name: str, idl: str | None) -> None:

@@ -37,6 +37,8 @@ class Source:
     _newline: str = field(init=False)
     _imported: dict[str, str] = field(default_factory=dict)
     """`gen.shop.Item` → the name it has here."""
+    _starred: list[str] = field(default_factory=list)
+    """Modules of which everything is imported."""
     _bound: set[str] = field(default_factory=set)
     _imports: dict[str, list[str]] = field(default_factory=dict)
     _insertions: list[tuple[int, str]] = field(default_factory=list)
@@ -55,6 +57,7 @@ class Source:
                 self._bound.add(node.asname or node.name.partition(".")[0])
         for node in self._tree.body:
             if isinstance(node, ast.ImportFrom):
+                self._starred += [node.module or "" for alias in node.names if alias.name == "*"]
                 for alias in node.names:
                     self._imported[f"{node.module or ''}.{alias.name}".lstrip(".")] = alias.asname or alias.name
             elif isinstance(node, ast.Import):
@@ -67,10 +70,14 @@ class Source:
 
     def classes_of(self, service: Service) -> list[ast.ClassDef]:
         """The classes at the top of the file that derive from the service base."""
-        return [each for each in self._classes().values() if any(self._path(base) in service.paths for base in each.bases)]
+        return [each for each in self._classes().values() if any(self._is_base(base, service) for base in each.bases)]
 
     def _classes(self) -> dict[str, ast.ClassDef]:
         return {node.name: node for node in self._tree.body if isinstance(node, ast.ClassDef)}
+
+    def _is_base(self, expression: ast.expr, service: Service) -> bool:
+        path = self._path(expression)
+        return path in service.paths or any(f"{module}.{path}" in service.paths for module in self._starred)
 
     def _path(self, expression: ast.expr) -> str:
         """`Shop` or `shop.Shop` as the import says: `gen.shop.Shop`."""
@@ -99,7 +106,7 @@ class Source:
                     open_ += [each for each in ast.walk(node) if isinstance(each, ast.stmt) and each is not node]
         local = self._classes()
         for base in cls.bases:
-            if self._path(base) in service.paths or ast.unparse(base) == "object":
+            if self._is_base(base, service) or ast.unparse(base) == "object":
                 continue
             name = ast.unparse(base)
             if name not in local or name in seen:
@@ -160,6 +167,8 @@ class Source:
         path = f"{name.module}.{name.name}"
         if name.also in self._imported:
             return self._imported[name.also]
+        if path not in self._imported and any(f"{module}.{name.name}" in (path, name.also) for module in self._starred):
+            return name.name
         if path not in self._imported:
             local = self._free(name.name)
             self._bound.add(local)

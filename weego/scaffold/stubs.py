@@ -65,7 +65,7 @@ class Stubs:
         methods = self._methods(inherited) if inherited is not None else {}
         for node in cls.body:
             if isinstance(node, ast.FunctionDef):
-                used = {each.id for each in _expressions(node) for each in ast.walk(each) if isinstance(each, ast.Name)}
+                used = {each.id for part in _expressions(node) for each in ast.walk(part) if isinstance(each, ast.Name)}
                 origins = {name: self._origin(base.module, name) for name in sorted(used)}
                 names = {name: self._public(origin) for name, origin in origins.items() if origin is not None}
                 methods[node.name] = Method(_wire_name(node), node, names)
