@@ -690,6 +690,8 @@ class Master:
         if generation.reviving is loader:
             generation.reviving = None
         for worker in list(loader.forking.values()):
+            if self._lives_all_the_same(worker):
+                continue
             # It may live, unknown to us: it finds its channel closed and leaves. Its row is not used again.
             self._on_worker_gone(worker, "was lost with its loader", keep_row=True)
         loader.forking.clear()
@@ -708,6 +710,18 @@ class Master:
             log.warning("generation %d: %s; a new one in %.1f s, workers go on", generation.number, line, delay)
             self._loop.after(delay, lambda: self._revive_loader(generation))
         self._end_if_alone()
+
+    def _lives_all_the_same(self, worker: WorkerProcess) -> bool:
+        """Its loader died before it could report the fork; did the worker tell of itself?"""
+        self._read_worker(worker)
+        if worker.told_pid is None or worker.channel.is_closed:
+            return False
+        try:
+            self.family.born(worker, worker.told_pid)
+        except OSError:  # and died as well
+            worker.pid = None
+            return False
+        return True
 
     def _revive_loader(self, generation: Generation) -> None:
         if generation is not self.current or self.is_stopping or generation.loader or generation.reviving:
