@@ -114,9 +114,7 @@ def _from_debian(version: str, scratch: Path) -> Path:
         (scratch / name).mkdir(parents=True)
     keyring = "/usr/share/keyrings/debian-archive-keyring.gpg"
     sources = scratch / "sources.list"
-    sources.write_text(
-        f"deb-src [signed-by={keyring}] http://deb.debian.org/debian {release['VERSION_CODENAME']} main\n"
-    )
+    sources.write_text(f"deb-src [signed-by={keyring}] {_debian_mirror()} {release['VERSION_CODENAME']} main\n")
     apt = ["apt-get", "-q", "-o", f"Dir::State={scratch}/state", "-o", f"Dir::Cache={scratch}/cache"]
     apt += ["-o", f"Dir::Etc::SourceList={sources}", "-o", "Dir::Etc::SourceParts=-", "-o", "APT::Sandbox::User="]
     env = dict(os.environ)
@@ -127,6 +125,15 @@ def _from_debian(version: str, scratch: Path) -> Path:
         tar.extractall(scratch / "source", filter="data")
     (found,) = (scratch / "source").glob("*/test/ThriftTest.thrift")
     return found.parent
+
+
+def _debian_mirror() -> str:
+    """Where this system gets its own packages from."""
+    lists = Path("/etc/apt")
+    for path in (lists / "sources.list", *sorted(lists.glob("sources.list.d/*"))):
+        if path.is_file() and (found := re.search(r"^(?:URIs:|deb(?: \[[^]]*\])?) *(\S+/debian)/?(?:\s|$)", path.read_text(), re.MULTILINE)):
+            return found[1]
+    raise FileNotFoundError("apt has no Debian mirror")
 
 
 def _run(command: list[str], cwd: Path, env: dict[str, str]) -> str:
