@@ -6,39 +6,24 @@ import os
 import sys
 import weakref
 from collections.abc import Sequence
-from itertools import count
 from typing import Any, ClassVar, Final, Self
 
-from codec.errors import (
-    ApplicationError,
-    ApplicationErrorType,
-    BusinessError,
-    ClosedError,
-    Code,
-    DeadlineExceeded,
-    Origin,
-    ResourceExhausted,
-    RpcError,
-    Unavailable,
-    UsageError,
-)
+from codec.errors import ClosedError, DeadlineExceeded, RpcError, Unavailable, UsageError
 from codec.spec import MethodSpec, ServiceSpec
-from codec.thrift import DEFAULT_MAX_MESSAGE, FRAMINGS, Reply, Route
-from codec.ttheader import IntKey, StringKey
+from codec.thrift import DEFAULT_MAX_MESSAGE
 from governance.call import Call, current
 from governance.chain import Handler, Middleware, compose
 from governance.instance import Balancer, Instance, RoundRobin
 from poller.address import Address, parse
 from poller.clock import monotonic
 from poller.pool import DEFAULT_IDLE_TIMEOUT, DEFAULT_MAX_IDLE, DEFAULT_MAX_IDLE_TOTAL, PoolStatistics
-from weego.transport import BlockingTransport, HubTransport, PoolLimits, Transport
+from weego.channel import ChannelOptions, choose
+from weego.transport import Channel, PoolLimits, Transport
 
 __all__ = ["Client"]
 
 # Kitex's default (`pkg/rpcinfo`: DefaultConnTimeout 50 ms) suits one data centre; this one is seen by people on laptops too.
 DEFAULT_CONNECT_TIMEOUT: Final = 1.0
-# Sequence ids are 32-bit and signed; 0 is Kitex's mark for control messages.
-_LAST_SEQID: Final = 0x7FFFFFFF
 # A longer timeout is as good as none, and too much for the system calls that wait (seconds; ten years).
 _LONGEST_TIMEOUT: Final = 10 * 365 * 86400.0
 # Addresses tried for one call when nothing had left yet: each once, but no more than this.
@@ -53,8 +38,8 @@ class Client:
         with EchoClient("tcp://127.0.0.1:8888", timeout=0.5) as echo:
             echo.echo(Request(message="hi"))
 
-    `target` is one address or several (``tcp://host:port``, ``unix:///path``); calls go round them. `framing` is buffered, framed (as
-    Kitex's default), ttheader or ttheader-framed. `timeout` bounds each call, in seconds, unless the call names its own; a handler's
+    `target` is one address or several (``tcp://host:port``, ``unix:///path``); calls go round them. `framing` is buffered, framed (the
+    usual one, as in Kitex), ttheader or ttheader-framed. `timeout` bounds each call, in seconds, unless the call names its own; a handler's
     call inherits what is left of the deadline it serves. `middleware` wraps every call, the first outermost. `caller` and `service_name`
     tell the peer who calls whom, on TTHeader. At most `max_idle` connections to one address and `max_idle_total` in all wait for the
     next call, for `idle_timeout` seconds.
@@ -69,7 +54,7 @@ class Client:
         self,
         target: str | Sequence[str],
         *,
-        framing: str = "framed",
+        framing: str | None = None,
         timeout: float | None = None,
         connect_timeout: float = DEFAULT_CONNECT_TIMEOUT,
         middleware: Sequence[Middleware] = (),
@@ -83,30 +68,26 @@ class Client:
     ) -> None:
         if getattr(type(self), "__spec__", None) is None:
             raise UsageError(f"{type(self).__name__} is no generated client; use the one that `weego gen` wrote for the service")
-        if framing not in FRAMINGS:
-            raise UsageError(f"unknown framing {framing!r}; choose one of {', '.join(FRAMINGS)}")
+        name, make = choose(self.__spec__, framing)
         addresses = [parse(text.strip()) for text in _targets(target)]
         if not addresses:
             raise UsageError("a client needs at least one address")
         self._addresses: dict[str, Address] = {address.text: address for address in addresses}
         self._balancer: Balancer = balancer or RoundRobin([Instance(text) for text in self._addresses])
         self._timeout = None if timeout is None else _checked_timeout(timeout)
-        self._has_header = framing.startswith("ttheader")
-        self._transport_type = "framed" if framing == "ttheader-framed" else "unframed"
-        self._caller = caller
         self._service_name = service_name or self.__spec__.name
-        self._limits = PoolLimits(
+        limits = PoolLimits(
             max_idle=max_idle,
             max_idle_total=max_idle_total,
             idle_timeout=idle_timeout,
             connect_timeout=connect_timeout,
             max_message=max_message,
-            framing=framing,
         )
-        self._routes: dict[MethodSpec, Route] = {}
+        self._channel: Channel = make(
+            ChannelOptions(spec=self.__spec__, framing=name, limits=limits, caller=caller, service_name=self._service_name)
+        )
         self._handler: Handler = compose(self._attempts, middleware)
         self._transports: dict[Any, Transport] = {}
-        self._seqid = count(1)
         self._is_closed = False
         _clients.add(self)
 
@@ -155,45 +136,7 @@ class Client:
         picked = self._balancer.pick(call).address
         address = self._addresses.get(picked) or parse(picked)
         call.instance = address.text
-        route = self._route(call.spec)
-        seqid = next(self._seqid) & _LAST_SEQID or next(self._seqid) & _LAST_SEQID
-        ints, strings = self._header(call) if self._has_header else (None, None)
-        reply = self._transport().call(address, route, args, seqid, call.deadline or 0.0, ints, strings)
-        return self._result(call, reply)
-
-    def _result(self, call: Call, reply: Reply | None) -> Any:
-        if reply is None:
-            return None
-        call.answer(reply)
-        error = reply.error
-        if error is None:
-            return reply.value
-        if isinstance(error, RpcError):
-            error = _with_code(error)
-            error.instance = call.instance
-            if isinstance(error, BusinessError):
-                error.attempt = call.attempt
-        raise error
-
-    def _header(self, call: Call) -> tuple[dict[int, str], dict[str, str]]:
-        """TTHeader infos as Kitex's ClientTTHeaderHandler writes them."""
-        ints = {
-            IntKey.TRANSPORT_TYPE: self._transport_type,
-            IntKey.TO_SERVICE: self._service_name,
-            IntKey.TO_METHOD: call.method,
-            IntKey.MSG_TYPE: "4" if call.spec.oneway else "1",
-        }
-        if self._caller:
-            ints[IntKey.FROM_SERVICE] = self._caller
-        if call.remaining is not None:
-            ints[IntKey.RPC_TIMEOUT] = str(max(1, int(call.remaining * 1000)))
-        return ints, {StringKey.SERVICE: self.__spec__.name, **call.send_metadata}
-
-    def _route(self, spec: MethodSpec) -> Route:
-        route = self._routes.get(spec)
-        if route is None:
-            route = self._routes[spec] = Route(spec)
-        return route
+        return self._transport().call(call, address, args)
 
     # ---- transports --------------------------------------------------------------------------------------------------
 
@@ -204,7 +147,7 @@ class Client:
         hub = _hub_of_this_thread()
         transport = self._transports.get(hub)
         if transport is None:
-            fresh: Transport = BlockingTransport(self._limits) if hub is None else HubTransport(self._limits, hub)
+            fresh = self._channel.blocking() if hub is None else self._channel.with_hub(hub)
             transport = self._transports.setdefault(hub, fresh)
         return transport
 
@@ -229,20 +172,6 @@ class Client:
     def __repr__(self) -> str:
         state = "closed" if self._is_closed else "open"
         return f"<{type(self).__name__} {state} to {', '.join(self._addresses)}>"
-
-
-def _with_code(error: RpcError) -> RpcError:
-    """An internal error whose text begins with the name of a code, as our own server writes it, as the error it was over there."""
-    if not isinstance(error, ApplicationError) or error.type != ApplicationErrorType.INTERNAL_ERROR:
-        return error
-    name, colon, text = error.message.partition(": ")
-    if not colon or name not in Code.__members__:
-        return error
-    for cls in (DeadlineExceeded, ResourceExhausted):
-        if name == cls.default_code.name:
-            return cls(text, origin=Origin.PEER)
-    error.code = Code[name]
-    return error
 
 
 def _targets(target: object) -> list[str]:

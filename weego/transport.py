@@ -1,146 +1,167 @@
-"""Two ways to carry a call, behind one interface: with gevent's hub, and blocking the thread.
+"""How a call is carried: the two ways to wait, and the pool of connections that carry one call at a time.
 
-A transport takes a connection from its pool or makes one, runs the call on it, and gives it back. A connection from the pool that turns out to
-have died before the first byte left costs nothing: the call goes out again on a fresh one.
+A **channel** is one client's choice of protocol (`weego/channel.py` has the table): it makes a transport for each way of waiting. A
+**transport** belongs to one way of waiting – with gevent's hub, or blocking the thread – and carries calls of its channel's protocol: it
+is handed the Call, the address and the arguments, and gives back the value. What a sequence id, a header or a stream is, only the channel
+and its connections know.
 """
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
 import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
-from greenlet import getcurrent
-
-from codec.errors import ApplicationError, ApplicationErrorType, ClosedError, Unavailable, UsageError
-from codec.thrift import Reply, Route
+from codec.errors import ClosedError, Unavailable
+from governance.call import Call
 from poller.address import Address
 from poller.clock import monotonic
-from poller.dialer import connect_blocking, connect_with_hub
 from poller.loop import Loop, loop_of
-from poller.pool import Pool, PoolStatistics
-from weego.blocking import BlockingExchange
-from weego.exchange import IN_THE_LOOP, Exchange
+from poller.pool import Pool, Pooled, PoolStatistics
 
-__all__ = ["BlockingTransport", "HubTransport", "PoolLimits", "Transport"]
-
-# Refusals after which Kitex closes the connection (`default_server_handler.go`: what fails before the handler is found or called).
-_DISMISSALS = frozenset(
-    (ApplicationErrorType.UNKNOWN_METHOD, ApplicationErrorType.PROTOCOL_ERROR, ApplicationErrorType.UNKNOWN_SERVICE)
-)
+__all__ = ["BlockingTransport", "Channel", "Exchanges", "HubTransport", "PoolLimits", "Transport"]
 
 
+@dataclass(frozen=True)
 class PoolLimits:
-    """Bounds of a client's pool and connections; seconds and bytes."""
+    """Bounds of a client's connections; seconds and bytes. Each channel uses those that mean something to it."""
 
-    def __init__(
-        self, *, max_idle: int, max_idle_total: int, idle_timeout: float, connect_timeout: float, max_message: int, framing: str
-    ) -> None:
-        self.max_idle = max_idle
-        self.max_idle_total = max_idle_total
-        self.idle_timeout = idle_timeout
-        self.connect_timeout = connect_timeout
-        self.max_message = max_message
-        self.framing = framing
+    max_idle: int
+    max_idle_total: int
+    idle_timeout: float
+    connect_timeout: float
+    max_message: int
 
     def pool(self) -> Pool[Any]:
         """A pool of these bounds."""
         return Pool(max_idle=self.max_idle, max_idle_total=self.max_idle_total, idle_timeout=self.idle_timeout)
 
+    def connect_deadline(self, deadline: float) -> float:
+        """Until when a connection may take to be made for a call with this deadline (0: none); monotonic seconds."""
+        latest = monotonic() + self.connect_timeout
+        return min(latest, deadline) if deadline else latest
+
 
 class Transport(Protocol):
     """Carries calls."""
 
-    def call(
-        self,
-        address: Address,
-        route: Route,
-        args: tuple[object, ...],
-        seqid: int,
-        deadline: float,
-        ints: dict[int, str] | None,
-        strings: dict[str, str] | None,
-    ) -> Reply | None:
-        """One attempt at `address`: the Reply, or None for a oneway method. Raises RpcError or EncodeError."""
+    def call(self, call: Call, address: Address, args: tuple[Any, ...]) -> Any:
+        """One attempt at `address`: the method's value, None for a oneway method, a stream object for a streaming one.
+
+        Facts that come with the answer go into `call` (`Call.answer`). Raises RpcError, an exception of the IDL, or EncodeError.
+        `Unavailable.sent` is False when the peer cannot have seen anything of the call: it may be repeated anywhere.
+        """
 
     def close(self) -> None:
-        """Close all connections."""
+        """Close all connections; those with calls under way when these end. From any thread."""
 
     def statistics(self) -> PoolStatistics:
-        """Of the pool."""
+        """Of the connections."""
 
     def after_fork(self) -> None:
         """In a forked child: the connections are the parent's; close our copies of them and forget them."""
 
 
-class _Pooling:
-    """Take, call, give back: what both transports share."""
+class Channel(Protocol):
+    """The protocol of one client."""
 
-    def __init__(self, limits: PoolLimits) -> None:
-        self._limits = limits
-        self._pool = limits.pool()
+    def with_hub(self, hub: Any) -> Transport:
+        """A transport that waits with this gevent hub. It belongs to the hub's thread."""
+
+    def blocking(self) -> Transport:
+        """A transport that waits in the calling thread; any number of threads may use it."""
+
+
+# ---- connections that carry one call at a time ---------------------------------------------------------------------------
+
+
+class OneCallAtATime(Pooled, Protocol):
+    """A connection that a call has to itself until its answer is there."""
+
+    @property
+    def address(self) -> str:
+        """Where it goes."""
+
+    @property
+    def is_reusable(self) -> bool:
+        """Did the last call leave it between two messages?"""
+
+
+class Exchanges(Protocol):
+    """What a protocol with one call at a time brings along: its connections, and how a call goes over one.
+
+    Connections are of its own classes, one for each way of waiting, and so are answers.
+    """
+
+    limits: PoolLimits
+
+    def connect_with_hub(self, loop: Loop, address: Address, deadline: float, ended: Callable[[Any], None]) -> OneCallAtATime:
+        """A new connection in `loop`, ready by `deadline`; `ended(connection)` is told when it ends while idle."""
+
+    def connect_blocking(self, address: Address, deadline: float) -> OneCallAtATime:
+        """A new connection for the calling thread, ready by `deadline`."""
+
+    def exchange(self, connection: Any, call: Call, args: tuple[Any, ...]) -> Any:
+        """Send the call, wait for the answer. A connection of which nothing is known any more is closed before this raises."""
+
+    def is_last(self, answer: Any) -> bool:
+        """Is the peer about to close the connection that brought this?"""
+
+    def result(self, call: Call, answer: Any) -> Any:
+        """The value in an answer, or what it says went wrong, raised."""
+
+
+class _Pooling:
+    """Take, call, give back: what both transports share.
+
+    A connection from the pool that turns out to have died before the first byte left costs nothing: the call goes out again on another.
+    """
+
+    def __init__(self, channel: Exchanges) -> None:
+        self._channel = channel
+        self._exchange = channel.exchange
+        self._pool: Pool[OneCallAtATime] = channel.limits.pool()
         self._closed = False
 
-    def call(
-        self,
-        address: Address,
-        route: Route,
-        args: tuple[object, ...],
-        seqid: int,
-        deadline: float,
-        ints: dict[int, str] | None,
-        strings: dict[str, str] | None,
-    ) -> Reply | None:
+    def call(self, call: Call, address: Address, args: tuple[Any, ...]) -> Any:
+        """One attempt; see Transport."""
         if self._closed:
             raise ClosedError("the client is closed")
-        while (exchange := self._take(address.text)) is not None:
+        while (connection := self._take(address.text)) is not None:
             try:
-                return self._run(exchange, route, args, seqid, deadline, ints, strings)
+                return self._run(connection, call, args)
             except Unavailable as error:
                 if error.sent:
                     raise
-        return self._run(self._connect(address, deadline), route, args, seqid, deadline, ints, strings)
+        deadline = self._channel.limits.connect_deadline(call.deadline or 0.0)
+        return self._run(self._connect(address, deadline), call, args)
 
-    def _run(
-        self,
-        exchange: Any,
-        route: Route,
-        args: tuple[object, ...],
-        seqid: int,
-        deadline: float,
-        ints: dict[int, str] | None,
-        strings: dict[str, str] | None,
-    ) -> Reply | None:
+    def _run(self, connection: OneCallAtATime, call: Call, args: tuple[Any, ...]) -> Any:
         try:
-            reply: Reply | None = exchange.call(route, args, seqid, deadline, ints, strings)
+            answer = self._exchange(connection, call, args)
         except BaseException:
             # After an EncodeError the connection is as good as before; after all else it is closed already.
-            self._release(exchange, None)
+            self._release(connection, is_last=False)
             raise
-        self._release(exchange, reply)
-        return reply
+        self._release(connection, self._channel.is_last(answer))
+        return self._channel.result(call, answer)
 
-    def _release(self, exchange: Any, reply: Reply | None) -> None:
-        # "crrst": the peer is about to close this connection and asks not to use it again (Kitex, graceful shutdown).
-        asked_to_leave = reply is not None and reply.header is not None and "crrst" in reply.header.strings
-        if exchange.is_reusable and not asked_to_leave and not _is_dismissed(reply) and not self._closed:
-            self._give(exchange)
+    def _release(self, connection: OneCallAtATime, is_last: bool) -> None:
+        if connection.is_reusable and not is_last and not self._closed:
+            self._give(connection)
         else:
-            exchange.close()
+            connection.close()
 
-    def _connect_deadline(self, deadline: float) -> float:
-        latest = monotonic() + self._limits.connect_timeout
-        return min(latest, deadline) if deadline else latest
-
-    def _take(self, address: str) -> Any:
+    def _take(self, address: str) -> OneCallAtATime | None:
         return self._pool.take(address)
 
-    def _give(self, exchange: Any) -> None:
-        self._pool.give(exchange.address, exchange)
+    def _give(self, connection: OneCallAtATime) -> None:
+        self._pool.give(connection.address, connection)
 
-    def _connect(self, address: Address, deadline: float) -> Any:
+    def _connect(self, address: Address, deadline: float) -> OneCallAtATime:
         raise NotImplementedError
 
     def close(self) -> None:
@@ -156,35 +177,28 @@ class _Pooling:
 class HubTransport(_Pooling):
     """Waits with a gevent hub: other greenlets go on meanwhile. Belongs to the hub's thread."""
 
-    def __init__(self, limits: PoolLimits, hub: Any) -> None:
-        super().__init__(limits)
+    def __init__(self, channel: Exchanges, hub: Any) -> None:
+        super().__init__(channel)
         self.hub = hub
         self.loop: Loop = loop_of(hub)
         self._pruner: Any = None
 
-    def _connect(self, address: Address, deadline: float) -> Exchange:
-        if getcurrent() is self.hub:
-            raise UsageError(IN_THE_LOOP)
-        fd = connect_with_hub(address, self._connect_deadline(deadline), self.hub)
-        try:
-            return Exchange(self.loop, fd, address.text, self._limits.framing, self._limits.max_message, self._ended)
-        except BaseException:
-            os.close(fd)
-            raise
+    def _connect(self, address: Address, deadline: float) -> OneCallAtATime:
+        return self._channel.connect_with_hub(self.loop, address, deadline, self._ended)
 
-    def _ended(self, exchange: Exchange) -> None:
-        self._pool.discard(exchange.address, exchange)
+    def _ended(self, connection: OneCallAtATime) -> None:
+        self._pool.discard(connection.address, connection)
 
-    def _give(self, exchange: Any) -> None:
-        super()._give(exchange)
+    def _give(self, connection: OneCallAtATime) -> None:
+        super()._give(connection)
         if self._pruner is None and len(self._pool):
-            self._pruner = self.loop.call_later(self._limits.idle_timeout / 2 + 0.001, self._prune)
+            self._pruner = self.loop.call_later(self._channel.limits.idle_timeout / 2 + 0.001, self._prune)
 
     def _prune(self) -> None:
         self._pruner = None
         self._pool.prune()
         if len(self._pool) and not self._closed:
-            self._pruner = self.loop.call_later(self._limits.idle_timeout / 2 + 0.001, self._prune)
+            self._pruner = self.loop.call_later(self._channel.limits.idle_timeout / 2 + 0.001, self._prune)
 
     def after_fork(self) -> None:
         """The loop closes our copies of the descriptors; a new one is made when the next call asks for it."""
@@ -192,14 +206,8 @@ class HubTransport(_Pooling):
 
     def close(self) -> None:
         """Close all idle connections; those under way when their calls end. From another thread: soon."""
-        from gevent._hub_local import get_hub_if_exists  # gevent has no public way to ask without making one
-
-        hub = self.hub
         self._closed = True
-        if get_hub_if_exists() is hub or hub.loop is None or hub.thread_ident not in sys._current_frames():
-            self._close()
-        else:
-            hub.loop.run_callback_threadsafe(self._close)
+        in_hub_thread(self.hub, self._close)
 
     def _close(self) -> None:
         self._pool.close()
@@ -211,31 +219,30 @@ class HubTransport(_Pooling):
 class BlockingTransport(_Pooling):
     """Waits in the thread itself; any thread may call."""
 
-    def __init__(self, limits: PoolLimits) -> None:
-        super().__init__(limits)
+    def __init__(self, channel: Exchanges) -> None:
+        super().__init__(channel)
         self._lock = threading.Lock()
-        self._exchanges: weakref.WeakSet[BlockingExchange] = weakref.WeakSet()
+        self._connections: weakref.WeakSet[OneCallAtATime] = weakref.WeakSet()
 
-    def _connect(self, address: Address, deadline: float) -> BlockingExchange:
-        fd = connect_blocking(address, self._connect_deadline(deadline))
-        exchange = BlockingExchange(fd, address.text, self._limits.framing, self._limits.max_message)
+    def _connect(self, address: Address, deadline: float) -> OneCallAtATime:
+        connection = self._channel.connect_blocking(address, deadline)
         with self._lock:
-            self._exchanges.add(exchange)
-        return exchange
+            self._connections.add(connection)
+        return connection
 
-    def _take(self, address: str) -> Any:
+    def _take(self, address: str) -> OneCallAtATime | None:
         with self._lock:
             return super()._take(address)
 
-    def _give(self, exchange: Any) -> None:
+    def _give(self, connection: OneCallAtATime) -> None:
         with self._lock:
-            super()._give(exchange)
+            super()._give(connection)
 
     def after_fork(self) -> None:
         """Without the lock: who held it is not in this process. Those in use too: the threads that used them are not here either."""
         self._closed = True
-        for exchange in list(self._exchanges):
-            exchange.close()
+        for connection in list(self._connections):
+            connection.close()
 
     def close(self) -> None:
         """Close all idle connections; those under way when their calls end."""
@@ -243,7 +250,11 @@ class BlockingTransport(_Pooling):
             super().close()
 
 
-def _is_dismissed(reply: Reply | None) -> bool:
-    """Is the peer about to close the connection without saying so? Kitex does after it refused a call, and only TTHeader could announce it."""
-    error = None if reply is None or reply.header is not None else reply.error
-    return isinstance(error, ApplicationError) and error.type in _DISMISSALS
+def in_hub_thread(hub: Any, action: Any) -> None:
+    """Run `action()` in the thread of gevent's `hub`: now if that is this one or there is none any more, else soon."""
+    from gevent._hub_local import get_hub_if_exists  # gevent has no public way to ask without making one
+
+    if get_hub_if_exists() is hub or hub.loop is None or hub.thread_ident not in sys._current_frames():
+        action()
+    else:
+        hub.loop.run_callback_threadsafe(action)

@@ -18,12 +18,10 @@ import pytest
 from codec.errors import (
     ApplicationError,
     ClosedError,
-    Code,
     DeadlineExceeded,
     EncodeError,
     Origin,
     ProtocolError,
-    ResourceExhausted,
     RpcError,
     Unavailable,
     UsageError,
@@ -33,7 +31,7 @@ from governance.instance import Instance
 from tests.support.echo_stub import Echo, EchoClient, Request, Response
 from tests.support.net import Peer, answer_to, echo_forever, read_frame, served, wait_until, with_hub, without_hub
 from tests.support.processes import Process, assert_clean
-from weego.client import Client, _with_code
+from weego.client import Client
 from weego.server import Server
 
 BOTH = pytest.mark.parametrize("decorate", [with_hub, without_hub])
@@ -391,22 +389,6 @@ def test_a_deadline_that_passes_ends_the_call_and_the_connection(decorate: Decor
                 client.echo(Request(), timeout=0)
 
     run()
-
-
-@pytest.mark.parametrize(
-    ("text", "kind", "code"),
-    [
-        ("DEADLINE_EXCEEDED: late", DeadlineExceeded, Code.DEADLINE_EXCEEDED),
-        ("RESOURCE_EXHAUSTED: full", ResourceExhausted, Code.RESOURCE_EXHAUSTED),
-        ("UNAVAILABLE: gone", ApplicationError, Code.UNAVAILABLE),
-        ("biz error: KeyError: 'x'", ApplicationError, Code.INTERNAL),
-    ],
-)
-def test_the_code_in_an_answer_is_understood(text: str, kind: type[RpcError], code: Code) -> None:
-    error = _with_code(ApplicationError(text))
-    assert type(error) is kind
-    assert error.code == code
-    assert error.origin is Origin.PEER
 
 
 # ---- who may call --------------------------------------------------------------------------------------------------------

@@ -8,30 +8,27 @@ import gevent
 import pytest
 
 from codec.errors import ClosedError
-from codec.thrift import Route
+from governance.call import Call
 from poller.address import parse
 from tests.support.echo_stub import ECHO, EchoClient, Request
 from tests.support.net import Peer, echo_forever, wait_until, with_hub, without_hub
-from weego.transport import BlockingTransport, HubTransport, PoolLimits
+from weego.thrift_channel import ThriftChannel
+from weego.transport import PoolLimits, Transport
 
-ECHO_ROUTE = Route(ECHO.methods["echo"])
 
-
-def limits(**options: float) -> PoolLimits:
+def channel(**options: float) -> ThriftChannel:
     given = {"max_idle": 10, "max_idle_total": 100, "idle_timeout": 60.0, "connect_timeout": 20.0, "max_message": 10**6, **options}
-    return PoolLimits(framing="framed", **given)  # type: ignore[arg-type]
+    return ThriftChannel(ECHO, framing="framed", limits=PoolLimits(**given))  # type: ignore[arg-type]
 
 
-def call(transport: BlockingTransport | HubTransport, peer: Peer) -> str:
-    reply = transport.call(parse(peer.address), ECHO_ROUTE, (Request(),), 1, 0.0, None, None)
-    assert reply is not None
-    return str(reply.value.message)
+def call(transport: Transport, peer: Peer) -> str:
+    return str(transport.call(Call(ECHO.methods["echo"]), parse(peer.address), (Request(),)).message)
 
 
 @without_hub
 def test_blocking_connections_are_used_again() -> None:
     with Peer(echo_forever) as peer:
-        transport = BlockingTransport(limits())
+        transport = channel().blocking()
         assert {call(transport, peer) for _ in range(10)} == {"0"}
         assert (transport.statistics().idle, transport.statistics().reused) == (1, 9)
         transport.close()
@@ -42,7 +39,7 @@ def test_blocking_connections_are_used_again() -> None:
 @with_hub
 def test_idle_connections_are_closed_though_nobody_calls() -> None:
     with Peer(echo_forever) as peer:
-        transport = HubTransport(limits(idle_timeout=0.02), gevent.get_hub())
+        transport = channel(idle_timeout=0.02).with_hub(gevent.get_hub())
         call(transport, peer)
         assert transport.statistics().idle == 1
         wait_until(lambda: transport.statistics().idle == 0)

@@ -1,0 +1,54 @@
+"""Which protocol a client speaks: the table of channels, by the name given as `framing`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from codec.errors import UsageError
+from codec.spec import ServiceSpec
+from codec.thrift import FRAMINGS
+from weego.thrift_channel import ThriftChannel
+from weego.transport import Channel, PoolLimits
+
+__all__ = ["ChannelOptions", "choose"]
+
+
+@dataclass(frozen=True)
+class ChannelOptions:
+    """What a client tells its channel."""
+
+    spec: ServiceSpec
+    framing: str
+    limits: PoolLimits
+    caller: str
+    service_name: str
+
+
+Maker = Callable[[ChannelOptions], Channel]
+
+
+def _thrift(options: ChannelOptions) -> Channel:
+    return ThriftChannel(
+        options.spec,
+        framing=options.framing,
+        limits=options.limits,
+        caller=options.caller,
+        service_name=options.service_name,
+    )
+
+
+# By the kind of IDL the service comes from: the ways to call it, and the one that is meant when none is named (Kitex's own).
+_CHANNELS: Final[dict[str, dict[str, Maker]]] = {"thrift": dict.fromkeys(FRAMINGS, _thrift)}
+_USUAL: Final = {"thrift": "framed"}
+
+
+def choose(spec: ServiceSpec, framing: str | None) -> tuple[str, Maker]:
+    """The name and the maker of the channel for `framing`, or of the usual one for this kind of service; UsageError when there is none."""
+    kind = getattr(spec, "kind", "thrift")
+    channels = _CHANNELS[kind]
+    name = _USUAL[kind] if framing is None else framing
+    if name not in channels:
+        raise UsageError(f"unknown framing {name!r}; choose one of {', '.join(channels)}")
+    return name, channels[name]

@@ -1,0 +1,146 @@
+"""Thrift in the framings of Kitex, one call at a time over each connection."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from itertools import count
+from typing import Any, Final
+
+from greenlet import getcurrent
+
+from codec.errors import (
+    ApplicationError,
+    ApplicationErrorType,
+    BusinessError,
+    Code,
+    DeadlineExceeded,
+    Origin,
+    ResourceExhausted,
+    RpcError,
+    UsageError,
+)
+from codec.spec import MethodSpec, ServiceSpec
+from codec.thrift import Reply, Route
+from codec.ttheader import IntKey, StringKey
+from governance.call import Call
+from poller.address import Address
+from poller.dialer import connect_blocking, connect_with_hub
+from poller.loop import Loop
+from weego.blocking import BlockingExchange
+from weego.exchange import IN_THE_LOOP, Exchange
+from weego.transport import BlockingTransport, HubTransport, PoolLimits
+
+__all__ = ["ThriftChannel"]
+
+# Sequence ids are 32-bit and signed; 0 is Kitex's mark for control messages.
+_LAST_SEQID: Final = 0x7FFFFFFF
+# Refusals after which Kitex closes the connection (`default_server_handler.go`: what fails before the handler is found or called).
+_DISMISSALS: Final = frozenset(
+    (ApplicationErrorType.UNKNOWN_METHOD, ApplicationErrorType.PROTOCOL_ERROR, ApplicationErrorType.UNKNOWN_SERVICE)
+)
+
+
+class ThriftChannel:
+    """How calls of one client become Thrift messages, and answers their values."""
+
+    def __init__(self, spec: ServiceSpec, *, framing: str, limits: PoolLimits, caller: str = "", service_name: str = "") -> None:
+        self.spec = spec
+        self.limits = limits
+        self._framing = framing
+        self._has_header = framing.startswith("ttheader")
+        self._transport_type = "framed" if framing == "ttheader-framed" else "unframed"
+        self._caller = caller
+        self._service_name = service_name or spec.name
+        self._routes: dict[MethodSpec, Route] = {}
+        self._seqid = count(1)
+
+    def with_hub(self, hub: Any) -> HubTransport:
+        """A transport that waits with this gevent hub."""
+        return HubTransport(self, hub)
+
+    def blocking(self) -> BlockingTransport:
+        """A transport that waits in the calling thread."""
+        return BlockingTransport(self)
+
+    # ---- connections -------------------------------------------------------------------------------------------------
+
+    def connect_with_hub(self, loop: Loop, address: Address, deadline: float, ended: Callable[[Exchange], None]) -> Exchange:
+        """A new connection in `loop`."""
+        if getcurrent() is loop.hub:
+            raise UsageError(IN_THE_LOOP)
+        fd = connect_with_hub(address, deadline, loop.hub)
+        try:
+            return Exchange(loop, fd, address.text, self._framing, self.limits.max_message, ended)
+        except BaseException:
+            os.close(fd)
+            raise
+
+    def connect_blocking(self, address: Address, deadline: float) -> BlockingExchange:
+        """A new connection for the calling thread."""
+        fd = connect_blocking(address, deadline)
+        return BlockingExchange(fd, address.text, self._framing, self.limits.max_message)
+
+    # ---- a call ------------------------------------------------------------------------------------------------------
+
+    def exchange(self, connection: Exchange | BlockingExchange, call: Call, args: tuple[Any, ...]) -> Reply | None:
+        """Send the call, wait for the answer; None for a oneway method."""
+        seqid = next(self._seqid) & _LAST_SEQID or next(self._seqid) & _LAST_SEQID
+        route = self._routes.get(call.spec) or self._route(call.spec)
+        ints, strings = self._header(call) if self._has_header else (None, None)
+        return connection.call(route, args, seqid, call.deadline or 0.0, ints, strings)
+
+    def is_last(self, answer: Reply | None) -> bool:
+        """Is the peer about to close the connection? Kitex says so by "crrst" (graceful shutdown), or not at all after it refused a call."""
+        if answer is None:
+            return False
+        if answer.header is not None:
+            return "crrst" in answer.header.strings
+        error = answer.error
+        return error is not None and isinstance(error, ApplicationError) and error.type in _DISMISSALS
+
+    def result(self, call: Call, answer: Reply | None) -> Any:
+        """The value in an answer, or what it says went wrong, raised."""
+        if answer is None:
+            return None
+        call.answer(answer)
+        error = answer.error
+        if error is None:
+            return answer.value
+        if isinstance(error, RpcError):
+            error = with_code(error)
+            error.instance = call.instance
+            if isinstance(error, BusinessError):
+                error.attempt = call.attempt
+        raise error
+
+    def _header(self, call: Call) -> tuple[dict[int, str], dict[str, str]]:
+        """TTHeader infos as Kitex's ClientTTHeaderHandler writes them."""
+        ints = {
+            IntKey.TRANSPORT_TYPE: self._transport_type,
+            IntKey.TO_SERVICE: self._service_name,
+            IntKey.TO_METHOD: call.method,
+            IntKey.MSG_TYPE: "4" if call.spec.oneway else "1",
+        }
+        if self._caller:
+            ints[IntKey.FROM_SERVICE] = self._caller
+        if call.remaining is not None:
+            ints[IntKey.RPC_TIMEOUT] = str(max(1, int(call.remaining * 1000)))
+        return ints, {StringKey.SERVICE: self.spec.name, **call.send_metadata}
+
+    def _route(self, spec: MethodSpec) -> Route:
+        return self._routes.setdefault(spec, Route(spec))
+
+
+def with_code(error: RpcError) -> RpcError:
+    """An internal error whose text begins with the name of a code, as our own server writes it, as the error it was over there."""
+    if not isinstance(error, ApplicationError) or error.type != ApplicationErrorType.INTERNAL_ERROR:
+        return error
+    name, colon, text = error.message.partition(": ")
+    if not colon or name not in Code.__members__:
+        return error
+    for cls in (DeadlineExceeded, ResourceExhausted):
+        if name == cls.default_code.name:
+            return cls(text, origin=Origin.PEER)
+    error.code = Code[name]
+    return error
