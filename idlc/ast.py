@@ -1,6 +1,7 @@
 """The syntax tree of one Thrift IDL file: what was written, in the order it was written, with its place.
 
-Names are not looked up here; `resolver` turns the tree into a `model`.
+Names are not looked up here; `resolver` turns the tree into a `model`. Nodes are never changed once made; they are not
+`frozen` because making tens of thousands of those would take half the time of a run.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ StructKind = Literal["struct", "union", "exception"]
 BASE_TYPES = frozenset({"bool", "byte", "i8", "i16", "i32", "i64", "double", "string", "binary", "uuid", "slist"})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Annotation:
     """`key = "value"` in round brackets; without a value it is "1", as in Apache Thrift."""
 
@@ -31,7 +32,7 @@ Annotations = tuple[Annotation, ...]
 # Types
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class BaseType:
     """`i32`, `string` and their like; `byte` is called `i8` here."""
 
@@ -40,7 +41,7 @@ class BaseType:
     annotations: Annotations = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class NamedType:
     """A struct, enum or typedef by name, perhaps behind an include's prefix."""
 
@@ -49,7 +50,7 @@ class NamedType:
     annotations: Annotations = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class ListType:
     """`list<elem>`."""
 
@@ -58,7 +59,7 @@ class ListType:
     annotations: Annotations = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class SetType:
     """`set<elem>`."""
 
@@ -67,7 +68,7 @@ class SetType:
     annotations: Annotations = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class MapType:
     """`map<key, value>`."""
 
@@ -83,7 +84,7 @@ Type = BaseType | NamedType | ListType | SetType | MapType
 # Values
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class IntValue:
     """An integer."""
 
@@ -91,7 +92,7 @@ class IntValue:
     pos: Position
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class DoubleValue:
     """A number with a point or an exponent; `text` is how it was written."""
 
@@ -100,7 +101,7 @@ class DoubleValue:
     pos: Position
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class StringValue:
     """A string, escapes decoded."""
 
@@ -108,7 +109,7 @@ class StringValue:
     pos: Position
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class NameValue:
     """`true`, `false`, a constant or an enum member."""
 
@@ -116,7 +117,7 @@ class NameValue:
     pos: Position
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class ListValue:
     """`[a, b]`, also the way to write a set."""
 
@@ -124,7 +125,7 @@ class ListValue:
     pos: Position
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class MapValue:
     """`{key: value}`, also the way to write a struct."""
 
@@ -138,7 +139,7 @@ Value = IntValue | DoubleValue | StringValue | NameValue | ListValue | MapValue
 # Headers
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Include:
     """`include "path"`."""
 
@@ -146,7 +147,7 @@ class Include:
     pos: Position
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Namespace:
     """`namespace py shop.orders`; the scope may be `*`."""
 
@@ -159,7 +160,7 @@ class Namespace:
 # Definitions
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Const:
     """`const i32 MAX = 10`."""
 
@@ -171,7 +172,7 @@ class Const:
     annotations: Annotations = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Typedef:
     """`typedef i64 UserId`."""
 
@@ -182,7 +183,7 @@ class Typedef:
     annotations: Annotations = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class EnumMember:
     """One name of an enum; `value` is None where the file gives none."""
 
@@ -193,7 +194,7 @@ class EnumMember:
     annotations: Annotations = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Enum:
     """An enum."""
 
@@ -204,7 +205,7 @@ class Enum:
     annotations: Annotations = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Field:
     """A field of a struct, an argument, or a declared exception; `id` is None where the file gives none."""
 
@@ -219,7 +220,7 @@ class Field:
     annotations: Annotations = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Struct:
     """A struct, union or exception."""
 
@@ -231,7 +232,7 @@ class Struct:
     annotations: Annotations = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Function:
     """`result` None is `void`."""
 
@@ -245,7 +246,7 @@ class Function:
     annotations: Annotations = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Service:
     """A service; `base` is what it extends."""
 
@@ -260,7 +261,7 @@ class Service:
 Definition = Const | Typedef | Enum | Struct | Service
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Document:
     """One IDL file."""
 

@@ -17,11 +17,11 @@ from typing import Final
 from idlc import model
 from idlc.bindings import export_order, import_order
 from idlc.emit_python import MARK, emit, exported, header, import_lines
-from idlc.errors import Diagnostic, IdlError, Report
+from idlc.errors import Diagnostic, IdlError, Levels, Report, TooManyErrors
 from idlc.layout import Group, lay_out, quoted
 from idlc.names import MethodStyle, Names
 from idlc.packages import assign, circular
-from idlc.parser import Dialect
+from idlc.parser import DEFAULT_DIALECT, Dialect
 from idlc.resolver import resolve
 
 _FOLDER_TEXT: Final = f"{MARK}: this folder holds emitted packages.\n"
@@ -29,10 +29,14 @@ _FOLDER_TEXT: Final = f"{MARK}: this folder holds emitted packages.\n"
 
 @dataclass(frozen=True, slots=True)
 class Compilation:
-    """What a run did: the files of the output in a fixed order, and what it wants the user to know."""
+    """What a run did: the files of the output in a fixed order, and what it wants the user to know.
+
+    `changed` are those of the files that were not there before, or not with these bytes.
+    """
 
     written: list[Path]
     warnings: list[Diagnostic]
+    changed: list[Path]
 
 
 def compile_files(
@@ -41,8 +45,10 @@ def compile_files(
     include_dirs: Sequence[str | os.PathLike[str]] = (),
     names: MethodStyle = "pep8",
     *,
-    dialect: Dialect = "kitex",
+    dialect: Dialect = DEFAULT_DIALECT,
     version: str = "",
+    levels: Levels | None = None,
+    write: bool = True,
 ) -> Compilation:
     """Compile IDL files and all they include into packages under `out`.
 
@@ -53,18 +59,24 @@ def compile_files(
         names: "pep8" for `get_item`, "idl" for methods as the IDL spells them.
         dialect: which compiler to follow where they read a file differently (fields without ids, `017`).
         version: of weego, for the first line of each file.
+        levels: warning code → "error", "warn" or "ignore"; "*" for all that are not named.
+        write: False only finds out what would be written; see `Compilation.changed`.
 
     Raises:
         IdlError: the IDL has mistakes, or a file that nobody generated stands where one should be written.
         OSError: the output cannot be written.
     """
-    report = Report()
+    report = Report(levels or {})
     programs = resolve([os.fspath(path) for path in paths], [os.fspath(path) for path in include_dirs], report, dialect)
     report.raise_errors()
     output = _Output(Path(out), report)
-    _emit_all(programs, [os.path.realpath(path) for path in paths], output, names, version)
+    with contextlib.suppress(TooManyErrors):
+        _emit_all(programs, [os.path.realpath(path) for path in paths], output, names, version)
     report.raise_errors()
-    return Compilation(output.write(), _in_order(report.warnings, programs))
+    changed = output.changed()
+    if write:
+        output.write(changed)
+    return Compilation(output.files(), _in_order(report.warnings, programs), changed)
 
 
 def _in_order(warnings: list[Diagnostic], programs: list[model.Program]) -> list[Diagnostic]:
@@ -83,10 +95,11 @@ def check_files(
     paths: Sequence[str | os.PathLike[str]],
     include_dirs: Sequence[str | os.PathLike[str]] = (),
     *,
-    dialect: Dialect = "kitex",
+    dialect: Dialect = DEFAULT_DIALECT,
+    levels: Levels | None = None,
 ) -> list[Diagnostic]:
     """Read and check IDL files without emitting; returns the warnings. Raises IdlError."""
-    report = Report()
+    report = Report(levels or {})
     resolve([os.fspath(path) for path in paths], [os.fspath(path) for path in include_dirs], report, dialect)
     report.raise_errors()
     return report.warnings
@@ -200,21 +213,32 @@ class _Output:
                         found[str(node.module)] = [alias.name for alias in node.names]
         return dict(sorted(found.items()))
 
-    def write(self) -> list[Path]:
-        """Write all files, each in one step; returns them sorted."""
-        for path, text in self._texts.items():
-            data = text.encode()
-            if path.exists() and path.read_bytes() == data:
-                continue
-            path.parent.mkdir(parents=True, exist_ok=True)
-            _replace(path, data)
+    def files(self) -> list[Path]:
+        """All files, sorted."""
         return sorted(self._texts)
+
+    def changed(self) -> list[Path]:
+        """The files that do not stand on disk as they should."""
+        return [path for path in self.files() if _read(path) != self._texts[path].encode()]
+
+    def write(self, paths: list[Path]) -> None:
+        """Write these files, each in one step."""
+        for path in paths:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _replace(path, self._texts[path].encode())
 
 
 def _is_ours(path: Path) -> bool:
     with path.open("rb") as file:
         start = file.read(len(MARK))
     return not start or start == MARK.encode()
+
+
+def _read(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
 
 
 def _replace(path: Path, data: bytes) -> None:

@@ -31,7 +31,7 @@ class Services:
         for function in service.functions:
             if function.is_stream:
                 message = f"{service.name}.{function.name} streams, which is not supported yet: it is left out"
-                self.report.warn("streaming-skipped", message, function.pos)
+                self.report.note("streaming-skipped", message, function.pos)
         functions = [function for function in service.functions if not function.is_stream]
         for function in functions:
             wished = f"_{service.name.lstrip('_')}_{function.name}"

@@ -12,14 +12,21 @@ file in one go. Each diagnostic renders the way compilers do::
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal
 
 # Later errors are mostly echoes of the first ones; twenty fill a terminal and are still worth reading.
 MAX_ERRORS = 20
 
-Severity = Literal["error", "warning"]
+Severity = Literal["error", "warning", "note"]
+
+# What a user may make of warnings: refuse the file, say so and go on, say nothing.
+Level = Literal["error", "warn", "ignore"]
+Levels = Mapping[str, Level]
+
+# The key that stands for every code a `Levels` does not name.
+ANY_CODE: Final = "*"
 
 
 class Source:
@@ -53,9 +60,9 @@ class Source:
         return f"Source({self.path!r})"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Position:
-    """A place in an IDL file: cheap to make, line and column are counted when somebody asks."""
+    """A place in an IDL file: cheap to make (a frozen class takes three times as long), line and column are counted on demand."""
 
     source: Source
     offset: int
@@ -83,7 +90,10 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class Diagnostic:
-    """One error or warning. `code` is a stable word such as "undefined-type"."""
+    """One error or warning, or a note: nothing is wrong, but the reader may want to know.
+
+    `code` is a stable word such as "undefined-type".
+    """
 
     severity: Severity
     code: str
@@ -112,6 +122,16 @@ class Diagnostic:
             lines.append(f"  hint: {self.hint}")
         return "\n".join(lines)
 
+    def plain(self) -> dict[str, object]:
+        """The same for programs: what `json.dumps` takes, positions counted from 1."""
+        found: dict[str, object] = {"severity": self.severity, "code": self.code, "message": self.message}
+        if self.position is not None:
+            found |= {"file": self.position.file, "line": self.position.line, "column": self.position.column}
+            found["width"] = self.position.width
+        if self.hint is not None:
+            found["hint"] = self.hint
+        return found
+
 
 class IdlError(Exception):
     """An IDL file (or several) cannot be compiled; `diagnostics` holds each reason in the order of the files."""
@@ -127,10 +147,17 @@ class TooManyErrors(Exception):
 
 @dataclass(slots=True)
 class Report:
-    """Collects the diagnostics of one run."""
+    """Collects the diagnostics of one run. `levels`: warning code → what to make of it, `ANY_CODE` for the others."""
 
+    levels: Levels = field(default_factory=dict)
     errors: list[Diagnostic] = field(default_factory=list)
     warnings: list[Diagnostic] = field(default_factory=list)
+    _promoted: int = 0
+
+    @property
+    def is_broken(self) -> bool:
+        """Is there a true error, one that was not a warning by nature?"""
+        return len(self.errors) > self._promoted
 
     def error(self, code: str, message: str, position: Position | None, hint: str | None = None) -> None:
         """Note an error and go on; raises `TooManyErrors` when going on is of no use to anybody."""
@@ -140,7 +167,21 @@ class Report:
 
     def warn(self, code: str, message: str, position: Position | None, hint: str | None = None) -> None:
         """Note something that compiles but may not mean what its author thinks."""
-        self.warnings.append(Diagnostic("warning", code, message, position, hint))
+        match self.levels.get(code) or self.levels.get(ANY_CODE, "warn"):
+            case "error":
+                self._promoted += 1
+                self.error(code, f"{message} [-W error={code}]", position, hint)
+            case "warn":
+                self.warnings.append(Diagnostic("warning", code, message, position, hint))
+
+    def note(self, code: str, message: str, position: Position | None, hint: str | None = None) -> None:
+        """Tell the reader of something that is right; an error only for who asked for that code by name."""
+        match self.levels.get(code, "warn"):
+            case "error":
+                self._promoted += 1
+                self.error(code, f"{message} [-W error={code}]", position, hint)
+            case "warn":
+                self.warnings.append(Diagnostic("note", code, message, position, hint))
 
     def raise_errors(self) -> None:
         """Raise `IdlError` if there was any error."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from idlc import ast
 from idlc.errors import Position, Report, Source
 from idlc.model import Program
-from idlc.parser import Dialect, parse
+from idlc.parser import DEFAULT_DIALECT, Dialect, parse
 
 
 @dataclass(slots=True)
@@ -23,7 +23,7 @@ class Loader:
 
     report: Report
     include_dirs: Sequence[str]
-    dialect: Dialect = "kitex"
+    dialect: Dialect = DEFAULT_DIALECT
     programs: list[Program] = field(default_factory=list)
     _loaded: dict[str, Program] = field(default_factory=dict)
     _chain: list[str] = field(default_factory=list)

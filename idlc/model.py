@@ -194,7 +194,7 @@ class Const:
 
 @dataclass(slots=True, eq=False)
 class Function:
-    """`result` None is `void`; `streaming` None is an ordinary call."""
+    """`result` None is `void`; `streaming` None is an ordinary call; `idempotent`: may be called again without harm."""
 
     name: str
     oneway: bool
@@ -205,6 +205,7 @@ class Function:
     pos: Position
     doc: str = ""
     annotations: Annotations = ()
+    idempotent: bool = False
 
     @property
     def is_stream(self) -> bool:

@@ -186,7 +186,7 @@ class Names:
                 kept = _free(function.name, taken)
                 if kept != name:
                     message = f"{service.name}.{function.name} would become {name} as another method; it stays {kept}"
-                    self.report.warn("method-names", message, function.pos)
+                    self.report.note("method-names", message, function.pos)
                 name = kept
             free = _free(name, taken)
             if free != name:

@@ -46,7 +46,10 @@ from idlc.ast import (
 from idlc.errors import Position, Report, Source
 from idlc.lexer import Comment, Token, Tokens, has_leading_zero, int_value, is_octal, string_value, tokenise
 
-Dialect = Literal["kitex", "apache"]
+Dialect = Literal["apache", "kitex"]
+
+# Whom to follow where compilers read one text differently (fields without ids, `017`), unless the user says.
+DEFAULT_DIALECT: Final[Dialect] = "apache"
 
 # Containers and values nested deeper than this are no honest IDL; without a bound they would exhaust the stack.
 MAX_NESTING: Final = 64
@@ -65,7 +68,7 @@ class _SyntaxMistake(Exception):
     """Unwinds to the place that knows how to go on; the report has the message already."""
 
 
-def parse(source: Source, report: Report, dialect: Dialect = "kitex") -> Document:
+def parse(source: Source, report: Report, dialect: Dialect = DEFAULT_DIALECT) -> Document:
     """Read one file. Mistakes go to the report; what could be read of the file comes back."""
     return _Parser(tokenise(source, report), report, dialect).document()
 

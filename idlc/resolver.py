@@ -13,7 +13,7 @@ from typing import Final
 from idlc import ast, model
 from idlc.errors import Diagnostic, Report, TooManyErrors
 from idlc.loader import Loader
-from idlc.parser import Dialect
+from idlc.parser import DEFAULT_DIALECT, Dialect
 from idlc.values import Values
 
 # Field ids are 16-bit signed numbers on the wire, enum values 32-bit.
@@ -26,11 +26,13 @@ MIN_ENUM_VALUE: Final = -(2**31)
 _UNKNOWN: Final = model.Base("i32")
 
 _STREAMING_KEY: Final = "streaming.mode"
+_IDEMPOTENT_KEY: Final = "idempotent"
+_TRUTHS: Final = {"true": True, "1": True, "false": False, "0": False}
 _STREAMING_MODES: Final = ("unary", "client", "server", "bidirectional")
 
 
 def resolve(
-    paths: Sequence[str], include_dirs: Sequence[str], report: Report, dialect: Dialect = "kitex"
+    paths: Sequence[str], include_dirs: Sequence[str], report: Report, dialect: Dialect = DEFAULT_DIALECT
 ) -> list[model.Program]:
     """Read files with all they include; each file stands behind those it includes. Mistakes go to the report."""
     loader = Loader(report, include_dirs, dialect)
@@ -38,7 +40,7 @@ def resolve(
         for path in paths:
             loader.load(path)
         # Unknown names in a half-read file would only echo the mistakes that were reported.
-        if not report.errors:
+        if not report.is_broken:
             _Resolver(report, dialect).resolve(loader.programs)
     except TooManyErrors:
         pass
@@ -280,9 +282,9 @@ class _Resolver:
             f'"{first_missing.name}" has no id: it is {kitex[at]} to Kitex'
             f" and {apache[at]} to Apache Thrift; {ids[at]} is taken"
         )
-        if clash and self._dialect != "apache":
+        if clash:
             message += " (Kitex refuses the file, since its ids would meet given ones)"
-        self._report.warn("no-id", message, first_missing.pos, "give every field an id")
+        self._report.warn("no-id", message, first_missing.pos, "give every field an id, or choose with --dialect")
         return ids
 
     # Services
@@ -322,9 +324,19 @@ class _Resolver:
             if throws:
                 self._report.error("oneway-throws", f"oneway {tree.name} cannot throw: nobody listens", tree.pos)
         streaming = self._streaming(tree, args, result)
+        idempotent = self._idempotent(tree)
         return model.Function(
-            tree.name, tree.oneway, result, args, throws, streaming, tree.pos, tree.doc, tree.annotations
+            tree.name, tree.oneway, result, args, throws, streaming, tree.pos, tree.doc, tree.annotations, idempotent
         )
+
+    def _idempotent(self, tree: ast.Function) -> bool:
+        """`(idempotent = "true")`, or the key alone: calling it twice does what calling it once does."""
+        marks = [annotation for annotation in tree.annotations if annotation.key == _IDEMPOTENT_KEY]
+        for mark in marks:
+            if mark.value not in _TRUTHS:
+                self._report.error("idempotent", f'{_IDEMPOTENT_KEY} cannot be "{mark.value}"', mark.pos,
+                                   'use "true" or "false"')  # fmt: skip
+        return bool(marks) and _TRUTHS.get(marks[-1].value, False)
 
     def _streaming(
         self, tree: ast.Function, args: tuple[model.Field, ...], result: model.Type | None

@@ -79,7 +79,7 @@ def load(path: str | os.PathLike[str], include_dirs: Sequence[str | os.PathLike[
     with tempfile.TemporaryDirectory(prefix="weego-") as folder:
         written = compile_files([path], folder, include_dirs).written
         report = Report()
-        programs = resolve([os.fspath(path)], [os.fspath(each) for each in include_dirs], report, "kitex")
+        programs = resolve([os.fspath(path)], [os.fspath(each) for each in include_dirs], report)
         places = assign(programs, report)
         wanted = next(place for program, place in places.items() if os.path.realpath(program.path) == os.path.realpath(path))
         package = ModuleType(root, f"Modules made of {os.fspath(path)} at run time.")

@@ -59,7 +59,7 @@ def write(tmp_path: Path) -> Callable[..., Path]:
 def check(write: Callable[..., Path]) -> Callable[..., Checked]:
     """Resolve IDL text; other files by keyword."""
 
-    def check(text: str, dialect: Dialect = "kitex", **others: str) -> Checked:
+    def check(text: str, dialect: Dialect = "apache", **others: str) -> Checked:
         report = Report()
         return Checked(resolve([str(write(text, **others))], [], report, dialect), report)
 

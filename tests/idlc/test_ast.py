@@ -2,17 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 
-import pytest
-
 from idlc import ast
-from idlc.errors import Report, Source
-from idlc.parser import parse
-
-
-def test_the_tree_cannot_change() -> None:
-    document = parse(Source("x", "struct S { 1: i32 a }"), Report())
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        document.definitions[0].name = "T"  # type: ignore[misc]
 
 
 def test_every_node_has_a_place() -> None:

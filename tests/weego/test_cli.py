@@ -140,13 +140,14 @@ def test_gen_hands_over_what_was_typed(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def compile_files(*arguments: object, **options: object) -> idlc.Compilation:
         calls.append((arguments, options))
-        return idlc.Compilation([], [])
+        return idlc.Compilation([], [], [])
 
     monkeypatch.setattr(idlc, "compile_files", compile_files, raising=False)
     arguments = ["gen", "a.thrift", "b.thrift", "-o", "out", "-I", "x", "-I", "y", "--names=idl"]
     result = CliRunner().invoke(group, arguments)
     assert (result.exit_code, result.output) == (0, "")
-    assert calls == [((["a.thrift", "b.thrift"], "out", ["x", "y"]), {"names": "idl", "version": weego.__version__})]
+    options = {"dialect": "apache", "version": weego.__version__, "levels": {}, "write": True}
+    assert calls == [((["a.thrift", "b.thrift"], "out", ["x", "y"], "idl"), options)]
 
 
 def test_gen_makes_a_package(tmp_path: Path) -> None:

@@ -8,14 +8,19 @@ from typing import Literal
 
 import click
 
+from idlc.errors import Levels
 from weego import __version__
+from weego.cli.idl_options import dialect_option, include_option, show, warnings_option
 from weego.log import stderr_line
 
 
 @click.command()
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
 @click.option("-o", "--out", required=True, metavar="DIR", help="Folder to write the packages into; made if missing.")
-@click.option("-I", "--include", "include", multiple=True, metavar="DIR", help="Folder to look for includes in; may be repeated.")
+@include_option
+@dialect_option
+@warnings_option
+@click.option("--check", is_flag=True, help="Write nothing; exit with 1 and the names of the files that are not up to date.")
 @click.option(
     "--names",
     type=click.Choice(["pep8", "idl"]),
@@ -23,7 +28,15 @@ from weego.log import stderr_line
     show_default=True,
     help="Method names: snake_case as PEP 8 wants, or as the IDL spells them.",
 )
-def gen(files: tuple[str, ...], out: str, include: tuple[str, ...], names: Literal["pep8", "idl"]) -> None:
+def gen(
+    files: tuple[str, ...],
+    out: str,
+    include: tuple[str, ...],
+    names: Literal["pep8", "idl"],
+    dialect: Literal["apache", "kitex"],
+    warnings: Levels,
+    check: bool,
+) -> None:
     """Generate typed Python from Thrift IDL files, and from every file they include.
 
     The package is named by `namespace py`, or by the file: echo.thrift becomes DIR/echo.
@@ -34,12 +47,17 @@ def gen(files: tuple[str, ...], out: str, include: tuple[str, ...], names: Liter
     from idlc import IdlError, compile_files
 
     try:
-        made = compile_files(list(files), out, list(include), names=names, version=__version__)
+        made = compile_files(
+            list(files), out, list(include), names, dialect=dialect, version=__version__, levels=warnings, write=not check
+        )
     except IdlError as error:
         click.echo(str(error), err=True)  # several lines: the mistakes with the source they are in, as compilers show them
         sys.exit(1)
     except OSError as error:
         stderr_line(f"weego gen: {error.filename or out}: {(error.strerror or str(error)).lower()}")
         sys.exit(1)
-    for warning in made.warnings:
-        click.echo(str(warning), err=True)
+    show(made.warnings)
+    if check and made.changed:
+        for path in made.changed:
+            stderr_line(f"weego gen: {path}: {'not what the IDL says now' if path.exists() else 'missing'}; run `weego gen` again")
+        sys.exit(1)

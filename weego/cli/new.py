@@ -168,7 +168,7 @@ def _copy(idl: str, folder: Path, name: str) -> Path:
     from idlc.resolver import resolve
 
     report = Report()
-    programs = resolve([idl], [], report, "kitex")
+    programs = resolve([idl], [], report)
     report.raise_errors()
     root = os.path.realpath(idl)
     files = {os.path.realpath(program.path) for program in programs}
@@ -197,7 +197,7 @@ def _generate(folder: Path, idl: Path) -> list[Service]:
         click.echo(str(warning).replace(f"{folder}{os.sep}", ""), err=True)  # a new project has not its place yet
     (folder / "gen" / ".made").touch()  # the Makefile's stamp
     report = Report()
-    places = assign(resolve([str(folder / idl)], include, report, "kitex"), report)
+    places = assign(resolve([str(folder / idl)], include, report), report)
     place = next(place for program, place in places.items() if os.path.realpath(program.path) == os.path.realpath(folder / idl))
     return Stubs(folder / "gen").services(f"gen.{place}")
 
