@@ -13,6 +13,9 @@ cdef class Protocol:
     cdef bint between(self) noexcept:
         return True
 
+    cdef bint portable(self) noexcept:
+        return True
+
     def feed(self, ReadBuffer data not None):
         """All whole messages in `data`, which keeps the rest. For tests and tools.
 

@@ -19,6 +19,8 @@ cdef class Receiver(Waiter):
     cdef int closed(self, Connection c, object error) except -1
     # All output has left and no call is under way; only told of connections whose `watch_idle` is set.
     cdef int idle(self, Connection c) except -1
+    # Most of the output has left; only told, and once, to who set `watch_room`. Must not block.
+    cdef int room(self, Connection c) except -1
 
 
 cdef class Limits:
@@ -49,6 +51,7 @@ cdef class Connection(Pollable):
     cdef readonly bint finished          # the peer will send no more
     cdef bint closing                    # close as soon as nothing is under way and all is sent
     cdef public bint watch_idle
+    cdef bint watch_room                 # tell the receiver, once, when there is little output left
     cdef int64_t processing              # the loop's term in which a message of ours is with the receiver
     cdef bint is_closed
     cdef readonly double last_active
@@ -69,6 +72,8 @@ cdef class Connection(Pollable):
     cdef int deliver(self, object message) except -1
     cdef int offend(self, object error) except -1
     cdef bint may_process(self) noexcept
+    cdef void await_rest(self, bint moved) noexcept
+    cdef int become(self, Protocol protocol, Receiver receiver, int most_busy) except -1
     cdef int settle(self) except -1
     cdef int keep(self, Cursor* c) except -1
     cdef int shut(self, object error) except -1

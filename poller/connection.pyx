@@ -72,6 +72,9 @@ cdef class Receiver:
     cdef int idle(self, Connection c) except -1:
         return 0
 
+    cdef int room(self, Connection c) except -1:
+        return 0
+
 
 cdef class Limits:
     """Time limits of connections, in seconds; 0 means none."""
@@ -199,8 +202,7 @@ cdef class Connection(Pollable):
         if c.p < c.end:
             self.keep(&c)
         if message is None:
-            if self.partial_since == 0:
-                self.partial_since = self.loop.polled
+            self.await_rest(c.p > self.loop.scratch)
             return 1
         self.partial_since = 0
         if not self.deliver(message):
@@ -211,6 +213,7 @@ cdef class Connection(Pollable):
         """Take messages out of `input` while that is allowed."""
         cdef Cursor c
         cdef object message
+        cdef bint moved
         while self.input is not None and self.may_process():
             c.p = self.input.p + self.input.head
             c.end = self.input.p + self.input.tail
@@ -218,23 +221,43 @@ cdef class Connection(Pollable):
                 message = self.protocol.receive(&c)
             except ProtocolError as error:
                 return self.offend(error)
+            moved = c.p > self.input.p + self.input.head
             self.input.head = c.p - self.input.p
-            if message is None:
-                if self.partial_since == 0:
-                    self.partial_since = self.loop.polled
-                return 1
-            self.partial_since = 0
             if self.input.head == self.input.tail:
                 self.input = None
+            if message is None:
+                self.await_rest(moved)
+                return 1
+            self.partial_since = 0
             if not self.deliver(message):
                 return 0
         return 1
+
+    cdef void await_rest(self, bint moved) noexcept:
+        """What was received is no whole message. Note since when its rest is awaited: from its first byte."""
+        if self.input is None and self.protocol.between():
+            self.partial_since = 0
+        elif self.partial_since == 0 or (moved and self.protocol.between()):
+            self.partial_since = self.loop.polled
+
+    cdef int become(self, Protocol protocol, Receiver receiver, int most_busy) except -1:
+        """Go on with another protocol and receiver: the first bytes, which were not taken, have told which."""
+        self.protocol = protocol
+        self.receiver = receiver
+        self.most_busy = most_busy
+        self.context = None
+        return 0
 
     cdef int deliver(self, object message) except -1:
         """Give a message to the receiver, which may run user code, which may block."""
         cdef Loop loop = self.loop
         cdef int64_t term = loop.term
+        cdef bint guarded = False
         self.processing = term
+        if self.most_busy > 1 and not self.is_again and (self.more or self.input is not None):
+            # Several calls at a time: should this one block, whoever goes on with the turn goes on with this connection too.
+            guarded = self.is_again = True
+            loop.unread.append(self)
         try:
             self.receiver.message(self, message)
         except ProtocolError as error:
@@ -249,6 +272,12 @@ cdef class Connection(Pollable):
         if loop.term != term:
             return 0
         self.processing = 0
+        if guarded and loop.unread:
+            last = loop.unread.pop()
+            if last is self:
+                self.is_again = False
+            else:
+                loop.unread.append(last)
         return 1
 
     cdef int offend(self, object error) except -1:
@@ -372,6 +401,9 @@ cdef class Connection(Pollable):
                 self.sent = 0
             if was_full and self.output.n - self.sent < LOW_WATER:
                 self.settle()
+        if self.watch_room and (self.output is None or self.output.n - self.sent < LOW_WATER):
+            self.watch_room = False
+            self.receiver.room(self)
         return 0
 
     # ---- ending ----------------------------------------------------------------------------------------------------
@@ -416,7 +448,14 @@ cdef class Connection(Pollable):
     @property
     def is_between(self):
         """True when nothing is under way and nothing waits to be sent: the socket may be given away."""
-        return self.fd >= 0 and self.busy == 0 and self.output is None and not self.closing and not self.finished
+        return (self.fd >= 0 and self.busy == 0 and self.output is None and not self.closing and not self.finished
+                and self.protocol.portable())
+
+    @property
+    def is_quiet(self):
+        """True when nothing is under way, waits to be sent, or was half received."""
+        return (self.fd >= 0 and self.busy == 0 and self.output is None and not self.closing and not self.finished
+                and self.input is None and self.protocol.between())
 
     @property
     def unread(self):
@@ -450,10 +489,15 @@ cdef class Connection(Pollable):
 
     cdef int sweep(self, double now) except -1:
         cdef Limits l = self.limits
+        cdef double patience
         if l.write_timeout and self.stalled_since and now - self.stalled_since > l.write_timeout:
             return self.shut(Unavailable(f"the peer took nothing of its answers for {l.write_timeout:g} s"))
-        if l.frame_timeout and self.partial_since and now - self.partial_since > l.frame_timeout:
-            return self.shut(Unavailable(f"a message did not arrive whole within {l.frame_timeout:g} s"))
+        if self.partial_since and l.frame_timeout:
+            patience = self.protocol.patience
+            if patience == 0 or patience > l.frame_timeout:
+                patience = l.frame_timeout
+            if now - self.partial_since > patience:
+                return self.shut(Unavailable(f"a message did not arrive whole within {patience:g} s"))
         if (l.idle_timeout and self.busy == 0 and self.output is None and now - self.last_active > l.idle_timeout):
             return self.shut(None)
         return 0

@@ -1,8 +1,7 @@
 # cython: language_level=3
-"""From a request to its answer."""
+"""From a request to its answer, whatever the protocol."""
 
-from codec.buffer cimport WriteBuffer
-from codec.thrift cimport Request, Route
+from codec.protocol cimport Protocol
 from governance.call cimport Call
 from libc.stdint cimport int64_t
 from poller.connection cimport Connection, Receiver
@@ -16,6 +15,10 @@ cdef enum:
     THREAD = 2       # in a thread of the pool: may do anything
 
 
+cdef class Front
+cdef class Dispatcher
+
+
 cdef class Target:
     """Who serves one method, and how."""
 
@@ -24,13 +27,16 @@ cdef class Target:
     cdef readonly int mode
     cdef readonly str service
     cdef readonly double timeout       # seconds that a call may take at most; 0: what the caller says
+    cdef readonly bint streams         # the handler returns an iterator of answers
 
 
 cdef class Job:
     """One call under way."""
 
+    cdef Front front
     cdef Call call
-    cdef Request request
+    cdef object request                # the protocol's own; has `size` for the access log
+    cdef tuple args
     cdef Connection connection
     cdef Target target
     cdef Timer timer
@@ -40,10 +46,27 @@ cdef class Job:
     cdef Py_ssize_t answer_size
 
 
-cdef class Dispatcher(Receiver):
+cdef class Front(Receiver):
+    """One protocol's side of a server."""
+
+    cdef readonly Dispatcher dispatcher
+
+    # The Protocol of a new connection.
+    cdef Protocol new_protocol(self)
+    # `c` has come to this Front: new, or from the one that found out what it speaks.
+    cdef int opened(self, Connection c) except -1
+    # Write the answer, unless one was written at the deadline. Never raises what the handler raised. Ends with `Dispatcher.finish` and
+    # `Connection.done`.
+    cdef int answer(self, Job job, object value, object error) except -1
+    # Send what a streaming handler returned, one by one; in the handler's greenlet, which may block in it. Raises what the iterator raises.
+    cdef int send_all(self, Job job, object values) except -1
+    # The server drains: tell the peer that no more calls are wanted on this connection.
+    cdef int leave(self, Connection c) except -1
+
+
+cdef class Dispatcher:
     cdef readonly Loop loop
-    cdef readonly dict routes
-    cdef readonly dict services
+    cdef public Front entrance         # where new connections come to
     cdef readonly set connections
     cdef readonly int64_t inflight
     cdef readonly int64_t requests
@@ -57,15 +80,18 @@ cdef class Dispatcher(Receiver):
     cdef object context                # contextvars.Context that every call starts from
     cdef object pool                   # gevent threadpool, made when a thread handler needs it
     cdef int64_t max_concurrency
-    cdef Py_ssize_t max_message
     cdef int64_t[::1] row
     cdef bint has_row
     cdef int column_inflight, column_requests, column_errors
 
+    cdef int count_request(self) except -1
+    cdef int count_error(self) except -1
+    cdef object full(self, Target t, str method)
+    cdef Call new_call(self, Connection c, object spec, str service, object request)
+    cdef int run(self, Job job, double timeout) except -1
     cdef int execute(self, Job job) except -1
     cdef int run_handler(self, Job job) except -1
-    cdef int answer(self, Job job, object value, object error) except -1
-    cdef int write_last_resort(self, Job job, WriteBuffer out, Py_ssize_t before) except -1
-    cdef int write_error(self, Job job, object error, WriteBuffer out, dict strings) except -1
     cdef int finish(self, Job job, int code, object error) except -1
-    cdef int refuse(self, Connection c, Request r, object error) except -1
+    cdef int refused(self, Connection c, object request, object spec, str service, Py_ssize_t size, object error) except -1
+    cdef int tell(self, Call call, object request, int code, Py_ssize_t size, object error) except -1
+    cdef int gone(self, Connection c) except -1

@@ -1,7 +1,6 @@
 from collections.abc import Callable
 from typing import Any
 
-from codec.thrift import Route
 from governance.chain import Handler
 from poller.connection import Connection, Limits, Receiver
 from poller.loop import Loop
@@ -21,6 +20,8 @@ class Target:
     def service(self) -> str: ...
     @property
     def timeout(self) -> float: ...
+    @property
+    def streams(self) -> bool: ...
     def __init__(
         self,
         service: str,
@@ -28,17 +29,21 @@ class Target:
         method: Callable[..., Any] | None = None,
         mode: str = "greenlet",
         timeout: float = 0,
+        streams: bool = False,
     ) -> None: ...
 
-class Dispatcher(Receiver):
-    """Receives the requests of all connections of one server."""
+class Front(Receiver):
+    """One protocol's side of a server."""
+
+    @property
+    def dispatcher(self) -> Dispatcher: ...
+    def __init__(self, dispatcher: Dispatcher) -> None: ...
+
+class Dispatcher:
+    """Runs the calls of all connections of one server."""
 
     @property
     def loop(self) -> Loop: ...
-    @property
-    def routes(self) -> dict[bytes, Route]: ...
-    @property
-    def services(self) -> dict[str, dict[bytes, Route]]: ...
     @property
     def connections(self) -> set[Connection]: ...
     @property
@@ -47,6 +52,7 @@ class Dispatcher(Receiver):
     def requests(self) -> int: ...
     @property
     def errors(self) -> int: ...
+    entrance: Front | None
     draining: bool
     leaving: bool
     on_idle: Callable[[], None] | None
@@ -54,14 +60,12 @@ class Dispatcher(Receiver):
     def __init__(
         self,
         loop: Loop,
-        routes: dict[bytes, Route],
-        services: dict[str, dict[bytes, Route]],
         *,
         access: Callable[[Any, Any, int, int, BaseException | None], None] | None = None,
         max_concurrency: int = 0,
-        max_message: int = ...,
     ) -> None: ...
     def count_in(self, row: memoryview, *, inflight: int, requests: int, errors: int) -> None: ...
     def connect(self, fd: int, limits: Limits, data: bytes = b"") -> Connection: ...
     def forget(self, c: Connection) -> None: ...
+    def leave(self) -> None: ...
     def close(self) -> None: ...

@@ -1,15 +1,17 @@
 # cython: language_level=3, boundscheck=False, wraparound=False
-"""From a request to its answer: the hot path between the codec and the user's handler.
+"""From a request to its answer: the hot path between the codec and the user's handler, whatever the protocol.
 
 Theory of operation
-1. A request arrives in the loop's turn, in the leader of that turn (poller.leader). Its Target was prepared when the server started: which
-   handler, wrapped in what, run how.
-2. The handler is called right there. It may block: then another leader goes on with the turn, and this function returns into a turn that is no
+1. A request arrives in the loop's turn, in the leader of that turn (poller.leader), at the Front of its protocol. Its Target was prepared when the
+   server started: which handler, wrapped in what, run how. The Front makes a Job of it and has the Dispatcher run it.
+2. The handler is called right there. It may block: then another leader goes on with the turn, and `run` returns into a turn that is no
    longer its own. An answer that is written outside of a turn asks the loop for one.
 3. Nothing of one call is visible to the next: each runs in a copy of the start-up context, and the leader clears what hung on the greenlet.
 4. At the deadline the caller is answered, and a greenlet handler is interrupted with DeadlineExceeded at the point where it waits.
 5. Whatever a handler raises becomes an answer; the worker lives on. KeyboardInterrupt is passed on to the main greenlet as well.
 6. A call whose connection breaks goes on, for it may be half done, and sees `Call.cancelled`.
+
+The Dispatcher knows no protocol, the Fronts (weego.thrift_front, …) know nothing of counters, contexts and greenlets.
 """
 
 import logging
@@ -17,25 +19,13 @@ import signal
 
 cimport cython
 from cpython.object cimport PyObject
-from codec.thrift cimport ONEWAY, TTHEADER, ThriftServerProtocol
 from poller.clock cimport monotonic
 from poller.connection cimport Limits
 from poller.leader cimport Leader
 
 from contextvars import copy_context
 
-from codec.errors import (
-    ApplicationError,
-    ApplicationErrorType,
-    BusinessError,
-    Code,
-    DeadlineExceeded,
-    EncodeError,
-    ResourceExhausted,
-    RpcError,
-)
-from codec.thrift import DEFAULT_MAX_MESSAGE
-from codec.ttheader import StringKey
+from codec.errors import Code, DeadlineExceeded, ResourceExhausted
 from governance.call import _current
 
 cdef extern from "Python.h":
@@ -46,23 +36,7 @@ cdef extern from "Python.h":
     object PyContextVar_Set(object var, object value)
 
 cdef object current_var = _current
-cdef str RESET = StringKey.RESET
-
-cdef enum:
-    # TTHeader int keys.
-    KEY_RPC_TIMEOUT = 12
-
-# The longest timeout a peer may ask for (seconds); anything longer is taken for none.
-cdef double LONGEST_TIMEOUT = 86400.0
-
-cdef int OK = 0
-cdef int UNKNOWN = Code.UNKNOWN
-cdef int INTERNAL = Code.INTERNAL
-cdef int UNIMPLEMENTED = Code.UNIMPLEMENTED
-cdef int DEADLINE_EXCEEDED = Code.DEADLINE_EXCEEDED
-cdef int RESOURCE_EXHAUSTED = Code.RESOURCE_EXHAUSTED
-
-cdef int TYPE_INTERNAL = ApplicationErrorType.INTERNAL_ERROR
+cdef int OK = Code.OK
 
 MODES = {"greenlet": GREENLET, "inline": INLINE, "thread": THREAD}
 
@@ -70,21 +44,24 @@ log = logging.getLogger("weego.worker")
 
 
 cdef class Target:
-    """Who serves one method, and how. `mode` is a name of MODES; `method` is the bound method when no middleware wraps it."""
+    """Who serves one method, and how. `mode` is a name of MODES; `method` is the bound method when no middleware wraps it.
 
-    def __init__(self, str service, handler, method=None, str mode="greenlet", double timeout=0):
+    `streams` says that the handler returns an iterator of answers, which the Front sends one by one.
+    """
+
+    def __init__(self, str service, handler, method=None, str mode="greenlet", double timeout=0, bint streams=False):
         self.service = service
         self.handler = handler
         self.method = method
         self.mode = MODES[mode]
         self.timeout = timeout
+        self.streams = streams
 
 
 @cython.freelist(64)
 cdef class Job:
     def interrupt(self):
         """The deadline has passed: answer the caller, and interrupt the handler where it waits."""
-        cdef Dispatcher d
         cdef object error, runner
         self.timer = None
         if self.answered:
@@ -92,33 +69,64 @@ cdef class Job:
         error = DeadlineExceeded(
             f"{self.target.service}.{self.call.spec.name}: the deadline passed while the call was served", elapsed=self.call.elapsed)
         runner = self.runner
-        d = <Dispatcher>self.connection.receiver
-        d.answer(self, None, error)
+        self.front.answer(self, None, error)
         if runner is not None and not runner.dead:
             runner.throw(error)
 
 
-cdef class Dispatcher(Receiver):
-    """Receives the requests of all connections of one server.
+cdef class Front(Receiver):
+    """One protocol's side of a server: receives its requests and writes its answers. One for all connections of that protocol."""
 
-    `routes` and `services` are what ThriftServerProtocol wants, with a Target in each Route. `access` is called after each call with
+    def __init__(self, Dispatcher dispatcher not None):
+        self.dispatcher = dispatcher
+
+    cdef Protocol new_protocol(self):
+        raise NotImplementedError(f"{type(self).__name__} does not say which protocol it speaks")
+
+    cdef int opened(self, Connection c) except -1:
+        return 0
+
+    cdef int answer(self, Job job, object value, object error) except -1:
+        raise NotImplementedError(f"{type(self).__name__} does not say how to answer")
+
+    cdef int send_all(self, Job job, object values) except -1:
+        raise NotImplementedError(f"{type(self).__name__} cannot stream")
+
+    cdef int leave(self, Connection c) except -1:
+        return 0
+
+    cdef int broken(self, Connection c, object error) except -1:
+        self.dispatcher.count_error()
+        log.info("%s: %s; closing the connection", c.peer, error.message)
+        return 0
+
+    cdef int closed(self, Connection c, object error) except -1:
+        self.dispatcher.gone(c)
+        return 0
+
+    cdef int idle(self, Connection c) except -1:
+        if self.dispatcher.on_between is not None:
+            self.dispatcher.on_between(c)
+        return 0
+
+
+cdef class Dispatcher:
+    """Runs the calls of all connections of one server, and counts them.
+
+    `entrance` is the Front that new connections come to. `access` is called after each call with
     ``(call, request, code, answer_bytes, error)``.
     """
 
-    def __init__(self, Loop loop not None, dict routes not None, dict services not None, *, access=None,
-                 max_concurrency=0, max_message=DEFAULT_MAX_MESSAGE):
+    def __init__(self, Loop loop not None, *, access=None, max_concurrency=0):
         self.loop = loop
         if loop.hub is not None:
             if loop.runner is None:
                 loop.runner = Leaders(loop)
             self.leaders = <Leaders>loop.runner
-        self.routes = routes
-        self.services = services
         self.access = access
         self.connections = set()
         self.context = copy_context()
         self.max_concurrency = max_concurrency
-        self.max_message = max_message
 
     def count_in(self, int64_t[::1] row, *, int inflight, int requests, int errors):
         """Keep the counters in `row` as well: shared memory that the master reads."""
@@ -128,52 +136,53 @@ cdef class Dispatcher(Receiver):
 
     def connect(self, int fd, Limits limits, bytes data=b""):
         """Serve the connected socket `fd`, of which `data` was read already. Returns its Connection."""
-        cdef ThriftServerProtocol protocol = ThriftServerProtocol(self.routes, self.services, self.max_message)
-        cdef Connection c = Connection(self.loop, fd, protocol, self, limits)
+        cdef Front front = self.entrance
+        cdef Connection c = Connection(self.loop, fd, front.new_protocol(), front, limits)
         self.connections.add(c)
+        front.opened(c)
         if data:
             c.adopt(data)
         return c
 
-    # ---- a request comes in -----------------------------------------------------------------------------------------
-
-    cdef int message(self, Connection c, object message) except -1:
-        cdef Request r = <Request>message
-        cdef Target t
-        cdef Call call
-        cdef Job job
-        cdef double timeout
+    cdef int count_request(self) except -1:
         self.requests += 1
         if self.has_row:
             self.row[self.column_requests] += 1
-        if r.error is not None:
-            return self.refuse(c, r, r.error)
-        t = <Target>r.route.target
+        return 0
+
+    cdef int count_error(self) except -1:
+        self.errors += 1
+        if self.has_row:
+            self.row[self.column_errors] += 1
+        return 0
+
+    # ---- a request comes in -----------------------------------------------------------------------------------------
+
+    cdef object full(self, Target t, str method):
+        """The error to refuse a call with because too many are under way, or None."""
         if self.max_concurrency and self.inflight >= self.max_concurrency:
-            return self.refuse(c, r, ResourceExhausted(
-                f"{t.service}.{r.method}: the worker already serves {self.inflight} calls, its limit; try another instance"))
-        call = Call.__new__(Call)
-        call.spec = r.route.spec
-        call.service = t.service
+            return ResourceExhausted(
+                f"{t.service}.{method}: the worker already serves {self.inflight} calls, its limit; try another instance")
+        return None
+
+    cdef Call new_call(self, Connection c, object spec, str service, object request):
+        cdef Call call = Call.__new__(Call)
+        call.spec = spec
+        call.service = service
         call.is_server = True
         call.started = self.loop.polled
         call.attempt = 1
-        call.source = r
+        call.source = request
         call.connection = c
-        job = Job.__new__(Job)
-        c.context = job
-        job.call = call
-        job.request = r
-        job.connection = c
-        job.target = t
-        timeout = t.timeout
-        if r.header is not None and r.header.ints:
-            timeout = shorter(timeout, r.header.ints.get(KEY_RPC_TIMEOUT))
+        return call
+
+    cdef int run(self, Job job, double timeout) except -1:
+        """Serve `job`, which may take `timeout` seconds (0: any time). May return in another turn of the loop."""
         if timeout > 0:
-            call.deadline_at = monotonic() + timeout
-            if t.mode != INLINE:  # in the loop's turn nothing could interrupt it
-                job.timer = self.loop.call_at(call.deadline_at, job.interrupt)
-        c.begin()
+            job.call.deadline_at = monotonic() + timeout
+            if job.target.mode != INLINE:  # in the loop's turn nothing could interrupt it
+                job.timer = self.loop.call_at(job.call.deadline_at, job.interrupt)
+        job.connection.begin()
         self.inflight += 1
         if self.has_row:
             self.row[self.column_inflight] = self.inflight
@@ -215,17 +224,20 @@ cdef class Dispatcher(Receiver):
             if t.mode == THREAD:
                 value = self.in_thread(job)
             elif t.method is not None:
-                value = PyObject_Call(t.method, job.request.args, NULL)
+                value = PyObject_Call(t.method, job.args, NULL)
             else:
-                value = t.handler(job.call, job.request.args)
+                value = t.handler(job.call, job.args)
+            if t.streams:
+                job.front.send_all(job, value)
+                value = None
         except BaseException as error:
             PyContext_Exit(context)
-            self.answer(job, None, error)
+            job.front.answer(job, None, error)
             if isinstance(error, KeyboardInterrupt) and is_control_c(self.loop.hub):
                 self.loop.hub.loop.run_callback(self.loop.hub.handle_system_error, KeyboardInterrupt, error)
             return 0
         PyContext_Exit(context)
-        return self.answer(job, value, None)
+        return job.front.answer(job, value, None)
 
     def in_thread(self, Job job):
         """Run the handler in a thread, in a context of its own; this greenlet waits meanwhile."""
@@ -235,179 +247,52 @@ cdef class Dispatcher(Receiver):
             self.pool = ThreadPool(THREADS)
         context = self.context.copy()
         context.run(current_var.set, job.call)
-        value, error = self.pool.apply(context.run, (outcome, job.target.handler, job.call, job.request.args))
+        value, error = self.pool.apply(context.run, (outcome, job.target.handler, job.call, job.args))
         if error is not None:
             raise error
         return value
 
-    # ---- the answer goes out ----------------------------------------------------------------------------------------
-
-    cdef int answer(self, Job job, object value, object error) except -1:
-        """Write the answer, unless one was written at the deadline. Never raises what the handler raised."""
-        cdef Connection c = job.connection
-        cdef Request r = job.request
-        cdef WriteBuffer out
-        cdef ThriftServerProtocol protocol
-        cdef Py_ssize_t before
-        cdef int code = OK
-        cdef dict strings
-        if job.answered:
-            return 0
-        job.answered = True
-        c.context = None
-        if job.timer is not None:
-            job.timer.cancel()
-            job.timer = None
-        if c.fd >= 0 and not r.route.oneway:
-            protocol = <ThriftServerProtocol>c.protocol
-            out = c.writer()
-            before = out.n
-            try:
-                strings = job.call.outgoing
-                if self.leaving and r.framing & TTHEADER:
-                    strings = {**(strings or {}), RESET: "1"}
-                if error is None:
-                    try:
-                        protocol.reply(r, value, out, strings)
-                    except EncodeError as wrong:
-                        error = wrong
-                        code = self.write_error(job, wrong, out, strings)
-                else:
-                    code = self.write_error(job, error, out, strings)
-            except Exception:
-                code = self.write_last_resort(job, out, before)
-            job.answer_size = out.n - before
-            c.wrote()
-        elif error is not None:
-            try:
-                code = self.write_error(job, error, None, None)
-            except Exception:
-                log.exception("%s.%s: what the handler raised cannot be told", job.target.service, r.method)
-                code = INTERNAL
-        self.finish(job, code, error)
-        c.done()
-        return 0
-
-    cdef int write_last_resort(self, Job job, WriteBuffer out, Py_ssize_t before) except -1:
-        """The answer cannot be written, for example for what the handler put in `send_metadata`: say so, and return the Code."""
-        cdef Connection c = job.connection
-        log.exception("%s.%s: the answer could not be written", job.target.service, job.request.method)
-        out.truncate(before)
-        try:
-            (<ThriftServerProtocol>c.protocol).fail(
-                job.request, TYPE_INTERNAL, "the answer could not be written; the server's log says why", out, None)
-        except Exception:
-            out.truncate(before)
-            c.close_soon()
-        return INTERNAL
-
-    cdef int write_error(self, Job job, object error, WriteBuffer out, dict strings) except -1:
-        """Write `error` as the protocol can (not at all without `out`), log what is our side's fault, and return its Code."""
-        cdef Request r = job.request
-        cdef ThriftServerProtocol protocol = <ThriftServerProtocol>job.connection.protocol
-        where = f"{job.target.service}.{r.method}"
-        if isinstance(error, BusinessError):
-            job.expected = True
-            if out is not None:
-                if r.framing & TTHEADER:
-                    protocol.empty(r, out, business_strings(error, strings))
-                else:
-                    protocol.fail(r, TYPE_INTERNAL, f"business status {error.status}: {error.message}", out, strings)
-            return error.code
-        if out is not None and not isinstance(error, RpcError):
-            try:
-                if protocol.declared(r, error, out, strings):
-                    job.expected = True
-                    return UNKNOWN
-            except EncodeError as wrong:
-                error = wrong
-        if isinstance(error, ApplicationError) and error.instance is None:
-            type, text, code = error.type, error.message, error.code
-        elif isinstance(error, RpcError):
-            type, text, code = TYPE_INTERNAL, f"{error.code.name}: {error.message}", error.code
-        elif isinstance(error, EncodeError):
-            log.error("%s: the answer does not fit the IDL: %s", where, error)
-            type, text, code = TYPE_INTERNAL, f"the answer does not fit the IDL: {error}", INTERNAL
-        else:
-            log.error("%s: the handler failed", where, exc_info=error)
-            type, text, code = TYPE_INTERNAL, f"biz error: {type_name(error)}: {text_of(error)}", UNKNOWN
-        if out is not None:
-            protocol.fail(r, type, text, out, strings)
-        return code
+    # ---- the call is over --------------------------------------------------------------------------------------------
 
     cdef int finish(self, Job job, int code, object error) except -1:
+        """The answer is written, or cannot be: count, and tell the access log."""
         if code != OK and not job.expected:
-            self.errors += 1
-            if self.has_row:
-                self.row[self.column_errors] += 1
+            self.count_error()
         if self.access is not None:
-            try:
-                self.access(job.call, job.request, code, job.answer_size, error)
-            except Exception:
-                log.exception("the access log failed")
+            self.tell(job.call, job.request, code, job.answer_size, error)
         return 0
 
-    cdef int refuse(self, Connection c, Request r, object error) except -1:
-        """Answer with `error` without calling anyone."""
-        cdef ThriftServerProtocol protocol = <ThriftServerProtocol>c.protocol
-        cdef Call call
-        cdef WriteBuffer out
-        cdef Py_ssize_t before, size = 0
-        cdef dict strings = {RESET: "1"} if r.fatal or self.leaving else None
-        self.errors += 1
-        if self.has_row:
-            self.row[self.column_errors] += 1
-        if not (r.type == ONEWAY or (r.route is not None and r.route.oneway)):
-            out = c.writer()
-            before = out.n
-            if isinstance(error, ApplicationError):
-                protocol.fail(r, error.type, error.message, out, strings)
-            else:
-                protocol.fail(r, TYPE_INTERNAL, f"{error.code.name}: {error.message}", out, strings)
-            size = out.n - before
-            c.wrote()
-        if r.fatal:
-            c.close_soon()
+    cdef int refused(self, Connection c, object request, object spec, str service, Py_ssize_t size, object error) except -1:
+        """A request was answered with `error` (an RpcError) in `size` bytes, without calling anyone."""
+        self.count_error()
         if self.access is not None:
-            call = Call.__new__(Call)
-            call.spec = r.route.spec if r.route is not None else Unknown(r.method)
-            call.service = (<Target>r.route.target).service if r.route is not None else ""
-            call.is_server = True
-            call.started = self.loop.polled
-            call.source = r
-            call.connection = c
-            try:
-                self.access(call, r, error.code, size, error)
-            except Exception:
-                log.exception("the access log failed")
+            self.tell(self.new_call(c, spec, service, request), request, error.code, size, error)
+        return 0
+
+    cdef int tell(self, Call call, object request, int code, Py_ssize_t size, object error) except -1:
+        try:
+            self.access(call, request, code, size, error)
+        except Exception:
+            log.exception("the access log failed")
         return 0
 
     # ---- connections end --------------------------------------------------------------------------------------------
 
-    cdef int broken(self, Connection c, object error) except -1:
-        self.errors += 1
-        if self.has_row:
-            self.row[self.column_errors] += 1
-        log.info("%s: %s; closing the connection", c.peer, error.message)
-        return 0
-
-    cdef int closed(self, Connection c, object error) except -1:
+    cdef int gone(self, Connection c) except -1:
         self.connections.discard(c)
-        if c.context is not None:
-            (<Job>c.context).call.cancelled = True
-            c.context = None
         if self.draining and self.on_idle is not None and not self.connections:
             self.on_idle()
-        return 0
-
-    cdef int idle(self, Connection c) except -1:
-        if self.on_between is not None:
-            self.on_between(c)
         return 0
 
     def forget(self, Connection c not None):
         """`c` was given away."""
         self.connections.discard(c)
+
+    def leave(self):
+        """No more calls on these connections: tell the peers whose protocol has a word for it."""
+        cdef Connection c
+        for c in list(self.connections):
+            (<Front>c.receiver).leave(c)
 
     def close(self):
         """Close all connections."""
@@ -439,43 +324,6 @@ class Unknown:
 
     def __init__(self, name):
         self.name = name
-
-
-cdef double shorter(double timeout, object text) except -1:
-    """The shorter of two timeouts in seconds, 0 being none; `text` is milliseconds in decimal, as TTHeader has it, or None."""
-    cdef double asked
-    if text is None:
-        return timeout
-    try:
-        asked = int(text) / 1000.0
-    except ValueError:
-        return timeout
-    if asked <= 0 or asked > LONGEST_TIMEOUT:
-        return timeout
-    return asked if timeout <= 0 or asked < timeout else timeout
-
-
-cdef dict business_strings(object error, dict strings):
-    found = dict(strings or {})
-    found[StringKey.BUSINESS_STATUS] = str(error.status)
-    found[StringKey.BUSINESS_MESSAGE] = error.message
-    if error.extra:
-        import json
-
-        found[StringKey.BUSINESS_EXTRA] = json.dumps(error.extra, ensure_ascii=False)
-    return found
-
-
-cdef str text_of(object error):
-    try:
-        return str(error)
-    except Exception:
-        return "(its text cannot be made)"
-
-
-cdef str type_name(object error):
-    cls = type(error)
-    return cls.__name__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
 
 
 cdef bint is_control_c(object hub) except -1:

@@ -20,9 +20,11 @@ from governance.chain import Middleware
 from poller.connection import Connection, Limits, has_ended
 from poller.listener import Listener
 from poller.loop import loop_of
+from weego.detect import DetectFront, Detector
 from weego.dispatch import Dispatcher
 from weego.log import Access
 from weego.routes import build
+from weego.thrift_front import ThriftFront
 
 __all__ = ["Serving", "ServingLimits"]
 
@@ -84,12 +86,13 @@ class Serving:
         self.connection_limits = Limits(*times)
         self.dispatcher = Dispatcher(
             self.loop,
-            routes,
-            named,
             access=_access(access) if access else None,
             max_concurrency=self.limits.max_concurrency,
-            max_message=self.limits.max_message,
         )
+        thrift = ThriftFront(self.dispatcher, routes, named, max_message=self.limits.max_message)
+        # Asked in this order; Thrift takes whatever nobody else knows.
+        self.detectors = [Detector("thrift", thrift)]
+        self.dispatcher.entrance = DetectFront(self.dispatcher, self.detectors)
         self.max_connections = clamp_connections(self.limits.max_connections)
         self.accepted = 0
         self._gate = may_accept
@@ -119,7 +122,7 @@ class Serving:
         except BaseException:
             os.close(fd)
             raise
-        if self.dispatcher.draining:
+        if self.dispatcher.draining:  # a hand-over that was refused, or the last of the listening queue
             connection.watch_idle = True
             self._done.clear()
 
@@ -154,6 +157,7 @@ class Serving:
         self.dispatcher.draining = True
         self.dispatcher.leaving = give is None
         self.dispatcher.on_between = self._between
+        self.dispatcher.leave()
         for connection in list(self.dispatcher.connections):
             connection.watch_idle = True
             self._between(connection)
@@ -168,9 +172,9 @@ class Serving:
 
     def _tick(self) -> None:
         for connection in list(self.dispatcher.connections):
-            if self._give is not None:
+            if self._give is not None and connection.is_between:
                 self._between(connection)
-            elif connection.is_between and not connection.unread and not has_ended(connection.fd):
+            elif self._give is None and connection.is_quiet and not has_ended(connection.fd):
                 looks = self._looks[connection] = self._looks.get(connection, 0) + 1
                 if looks >= IDLE_LOOKS:
                     del self._looks[connection]

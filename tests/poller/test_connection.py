@@ -17,6 +17,7 @@ from tests.support.echo_stub import Echo, Request, Response
 from tests.support.net import Wire, encode, wait_until
 from weego.dispatch import Dispatcher
 from weego.routes import build, inline
+from weego.thrift_front import thrift_dispatcher
 
 NO_LIMITS = Limits()
 
@@ -49,7 +50,7 @@ def connect(loop: Loop, limits: Limits = NO_LIMITS) -> tuple[Connection, socket.
 
 
 def serve(loop: Loop, limits: Limits = NO_LIMITS) -> tuple[Dispatcher, Connection, socket.socket]:
-    dispatcher = Dispatcher(loop, *build([Service()]))
+    dispatcher = thrift_dispatcher(loop, *build([Service()]))
     fd, theirs = pair()
     return dispatcher, dispatcher.connect(fd, limits), theirs
 
@@ -86,7 +87,7 @@ def test_it_is_given_away_between_two_messages_with_the_bytes_read_so_far(loop: 
         assert loop.members == 0
         with pytest.raises(RuntimeError, match="in the middle of something"):
             connection.detach()
-        next_dispatcher = Dispatcher(other, *build([Service()]))
+        next_dispatcher = thrift_dispatcher(other, *build([Service()]))
         moved = next_dispatcher.connect(fd, NO_LIMITS, read)
         other.run_once()
         other.run_once()
@@ -99,7 +100,7 @@ def test_it_is_given_away_between_two_messages_with_the_bytes_read_so_far(loop: 
 
 
 def test_pipelined_calls_that_were_read_go_along(loop: Loop) -> None:
-    dispatcher = Dispatcher(loop, *build([Service()]))
+    dispatcher = thrift_dispatcher(loop, *build([Service()]))
     fd, theirs = pair()
     data = encode(Request(message="one"), 1) + encode(Request(message="two"), 2) + encode(Request(message="three"), 3)[:9]
     connection = dispatcher.connect(fd, NO_LIMITS, data)

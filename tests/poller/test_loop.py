@@ -17,8 +17,8 @@ from poller.loop import Loop, loop_of
 from tests.support.echo_stub import Echo, Request, Response
 from tests.support.leaks import descriptors
 from tests.support.net import encode, wait_until, with_hub
-from weego.dispatch import Dispatcher
 from weego.routes import build, inline
+from weego.thrift_front import thrift_dispatcher
 
 NO_LIMITS = Limits()
 
@@ -81,7 +81,7 @@ def test_an_event_of_a_closed_connection_does_not_hit_the_next_owner_of_its_numb
             taken.append(Connection(loop, number, ThriftServerProtocol({}, {}, 1000), Receiver(), NO_LIMITS))
             return Response()
 
-    dispatcher = Dispatcher(loop, *build([Service()]))
+    dispatcher = thrift_dispatcher(loop, *build([Service()]))
     listening = socket.create_server(("127.0.0.1", 0))
     pairs = []
     for _ in range(2):

@@ -1,0 +1,18 @@
+# cython: language_level=3
+"""Thrift's side of a server."""
+
+from codec.buffer cimport WriteBuffer
+from codec.thrift cimport Request, ThriftServerProtocol
+from poller.connection cimport Connection
+from poller.loop cimport Loop
+from weego.dispatch cimport Dispatcher, Front, Job, Target
+
+
+cdef class ThriftFront(Front):
+    cdef readonly dict routes          # method name → Route, over all services
+    cdef readonly dict services        # service name → such a dict
+    cdef Py_ssize_t max_message
+
+    cdef int write_last_resort(self, Job job, WriteBuffer out, Py_ssize_t before) except -1
+    cdef int write_error(self, Job job, object error, WriteBuffer out, dict strings) except -1
+    cdef int refuse(self, Connection c, Request r, object error) except -1
