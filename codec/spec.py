@@ -6,7 +6,7 @@ import enum
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final, Literal, TypeAlias
 
 from codec.errors import Origin, UnknownMethod
 from codec.plan import ArgsPlan, ResultPlan
@@ -19,6 +19,8 @@ __all__ = [
     "REQUIRED",
     "STUB_FORMAT",
     "Field",
+    "Kind",
+    "Method",
     "MethodSpec",
     "Requiredness",
     "Service",
@@ -84,11 +86,35 @@ class Field:
             raise ValueError(f"field {self.name!r}: give a default or a factory, not both")
 
 
-class MethodSpec:
-    """One method: what it takes, what it gives, and the plans that turn both into bytes.
+Kind: TypeAlias = Literal["thrift", "protobuf"]
+"""The IDL family of a service, and with it what its payloads are."""
+
+
+class Method:
+    """What every method has, whatever IDL it comes from: MethodSpec and ProtobufMethodSpec derive from it.
+
+    `name` is the IDL's spelling and `wire_name` its bytes; `py_name` the attribute of the service class. `idempotent`
+    says that calling twice does no more than calling once, as the IDL's author declared.
+    """
+
+    kind: ClassVar[Kind]
+    name: str
+    wire_name: bytes
+    py_name: str
+    doc: str
+    oneway: bool
+    idempotent: bool
+    client_streaming: bool
+    server_streaming: bool
+
+
+class MethodSpec(Method):
+    """One method of a Thrift service: what it takes, what it gives, and the plans that turn both into bytes.
 
     The plans are compiled when they are first used, because the emitted tables may refer to structs in any order.
     """
+
+    kind = "thrift"
 
     def __init__(
         self,
@@ -100,15 +126,18 @@ class MethodSpec:
         oneway: bool = False,
         py_name: str | None = None,
         doc: str = "",
+        idempotent: bool = False,
     ) -> None:
-        self.name: Final = name
-        self.wire_name: Final = name.encode()
-        self.py_name: Final = name if py_name is None else py_name
+        self.name = name
+        self.wire_name = name.encode()
+        self.py_name = name if py_name is None else py_name
         self.args: Final = tuple(args)
         self.result: Final = result
         self.throws: Final = tuple(throws)
-        self.oneway: Final = oneway
-        self.doc: Final = doc
+        self.oneway = oneway
+        self.doc = doc
+        self.idempotent = idempotent
+        self.client_streaming = self.server_streaming = False
         if result is not None:
             check_type(result, f"the result of method {name!r}")
         for field in self.throws:
@@ -133,12 +162,25 @@ class MethodSpec:
 
 
 class ServiceSpec:
-    """One service. `methods` has its own methods and the inherited ones, by their names on the wire."""
+    """One service. `methods` has its own methods and the inherited ones, by their names on the wire.
+
+    `full_name` is what gRPC paths, Kitex's `isn` and reflection call it: `package.Service` for Protobuf, the bare name for
+    Thrift. `kind` is the IDL family; methods of a "protobuf" service are ProtobufMethodSpecs.
+    """
 
     def __init__(
-        self, name: str, methods: Iterable[MethodSpec], base: ServiceSpec | None = None, doc: str = ""
+        self,
+        name: str,
+        methods: Iterable[Method],
+        base: ServiceSpec | None = None,
+        doc: str = "",
+        *,
+        full_name: str | None = None,
+        kind: Kind = "thrift",
     ) -> None:
         self.name: Final = name
+        self.full_name: Final = name if full_name is None else full_name
+        self.kind: Final[Kind] = kind
         self.base: Final = base
         self.doc: Final = doc
         self.own_methods: Final = tuple(methods)
@@ -147,9 +189,11 @@ class ServiceSpec:
         for method in self.own_methods:
             if method.name in own:
                 raise ValueError(f"service {name!r} has two methods {method.name!r}")
+            if method.kind != kind:
+                raise TypeError(f"service {name!r} is of kind {kind}, its method {method.name!r} of kind {method.kind}")
             own.add(method.name)
             table[method.name] = method
-        self.methods: Final[dict[str, MethodSpec]] = table
+        self.methods: Final[dict[str, Any]] = table
 
     def __repr__(self) -> str:
         return f"<ServiceSpec {self.name}: {', '.join(self.methods) or 'no methods'}>"

@@ -79,11 +79,11 @@ class Bindings:
         """Module → (name, local name) pairs, all sorted as import sorters want them."""
         return [
             (module, sorted(((name, local) for name, all_ in names.items() for local in all_), key=_name_order))
-            for module, names in sorted(self._imports.items(), key=lambda item: _module_order(item[0]))
+            for module, names in sorted(self._imports.items(), key=lambda item: module_order(item[0]))
         ]
 
 
-def _module_order(module: str) -> tuple[int, int, str]:
+def module_order(module: str) -> tuple[int, int, str]:
     """Standard library, then weego, then relative imports from far to near."""
     dots = len(module) - len(module.lstrip("."))
     section = 3 if dots else 1 if module == "weego" else 0

@@ -38,6 +38,11 @@ class Compilation:
     warnings: list[Diagnostic]
     changed: list[Path]
 
+    def __add__(self, other: Compilation) -> Compilation:
+        """What two runs into the same folder did."""
+        written = sorted({*self.written, *other.written})
+        return Compilation(written, self.warnings + other.warnings, sorted({*self.changed, *other.changed}))
+
 
 def compile_files(
     paths: Sequence[str | os.PathLike[str]],
@@ -69,7 +74,7 @@ def compile_files(
     report = Report(levels or {})
     programs = resolve([os.fspath(path) for path in paths], [os.fspath(path) for path in include_dirs], report, dialect)
     report.raise_errors()
-    output = _Output(Path(out), report)
+    output = Output(Path(out), report)
     with contextlib.suppress(TooManyErrors):
         _emit_all(programs, [os.path.realpath(path) for path in paths], output, names, version)
     report.raise_errors()
@@ -106,7 +111,7 @@ def check_files(
 
 
 def _emit_all(
-    programs: list[model.Program], roots: list[str], output: _Output, style: MethodStyle, version: str
+    programs: list[model.Program], roots: list[str], output: Output, style: MethodStyle, version: str
 ) -> None:
     names = Names(output.report, style)
     places = assign(programs, output.report)
@@ -122,13 +127,13 @@ def _emit_all(
     for package, members in packages.items():
         modules = {places[each].module: exported(each, names) for each in members}
         old = output.modules_of(package, set(modules))
-        text = _package_text(modules | old, output.report, package, lazy=package in lazy)
+        text = package_text(modules | old, output.report, package, lazy=package in lazy)
         output.add((*package, "__init__.py"), header(version, members) + "\n" + text)
         for length in range(len(package)):
             output.add_folder(package[:length])
 
 
-def _package_text(modules: dict[str, list[str]], report: Report, package: tuple[str, ...], *, lazy: bool) -> str:
+def package_text(modules: dict[str, list[str]], report: Report, package: tuple[str, ...], *, lazy: bool) -> str:
     """The `__init__.py` of a package: everything its modules define."""
     given: dict[str, str] = {}
     for module, names in modules.items():
@@ -174,7 +179,7 @@ _LAZY_LOOKUP: Final = [
 
 
 @dataclass(slots=True)
-class _Output:
+class Output:
     """The files of one run, kept until all are known to be right."""
 
     root: Path

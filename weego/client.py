@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Final, Self
 
 from codec.errors import ClosedError, DeadlineExceeded, RpcError, Unavailable, UsageError
+from codec.protobuf import ProtobufMethodSpec
 from codec.spec import MethodSpec, ServiceSpec
 from codec.thrift import DEFAULT_MAX_MESSAGE
 from governance.call import Call, current
@@ -93,7 +94,7 @@ class Client:
 
     # ---- a call ------------------------------------------------------------------------------------------------------
 
-    def _invoke(self, spec: MethodSpec, args: tuple[Any, ...], timeout: float | None) -> Any:
+    def _invoke(self, spec: Any, args: tuple[Any, ...], timeout: float | None) -> Any:
         """Call `spec` with `args`: what generated methods do."""
         if self._is_closed:
             raise ClosedError(f"this {type(self).__name__} is closed")
@@ -105,6 +106,10 @@ class Client:
                 error.elapsed = call.elapsed
             error.attempt = error.attempt or call.attempt
             raise
+
+    def _stream(self, spec: ProtobufMethodSpec, args: tuple[Any, ...], timeout: float | None) -> Any:
+        """Open a call that sends or receives more than one message; its stream, as `codec.streams` describes it."""
+        raise UsageError(f"{self._service_name}.{spec.name} streams, and this client's transport carries no streams; choose framing=\"grpc\"")
 
     def _deadline(self, timeout: float | None) -> float | None:
         timeout = self._timeout if timeout is None else _checked_timeout(timeout)

@@ -1,7 +1,7 @@
 """What emitted code stands on. Modules that `weego gen` writes import this one and nothing else of ours.
 
 `Client` comes from `weego.client` when it is first asked for, so that a module of plain types does not load the
-network side.
+network side; what stands on protobuf's runtime comes when a module of its messages asks.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from codec.plan import StructPlan
+from codec.protobuf import MessageType, ProtobufMethodSpec, message_type, protobuf_service
 from codec.spec import (
     ABSENT,
     DEFAULT,
@@ -22,6 +23,7 @@ from codec.spec import (
     require,
     unimplemented,
 )
+from codec.streams import BidiStream, ClientStream, ServerStream
 from codec.structs import Enum, FrozenMap, IdlException, Struct, Union, define
 from codec.types import (
     BINARY,
@@ -41,7 +43,22 @@ from codec.types import (
 )
 
 if TYPE_CHECKING:
+    from codec.upb import (
+        EnumMeta,
+        Extension,
+        Message,
+        MessageMap,
+        RepeatedMessage,
+        RepeatedScalar,
+        ScalarMap,
+        proto_enum,
+        proto_extension,
+        proto_file,
+        proto_message,
+    )
     from weego.client import Client
+
+_UPB = ("EnumMeta", "Message", "proto_enum", "proto_extension", "proto_file", "proto_message")
 
 __all__ = [
     "ABSENT",
@@ -58,15 +75,27 @@ __all__ = [
     "STRING",
     "STUB_FORMAT",
     "UUID",
+    "BidiStream",
     "Client",
+    "ClientStream",
     "Enum",
+    "EnumMeta",
     "EnumType",
+    "Extension",
     "Field",
     "FrozenMap",
     "IdlException",
     "List",
     "Map",
+    "Message",
+    "MessageMap",
+    "MessageType",
     "MethodSpec",
+    "ProtobufMethodSpec",
+    "RepeatedMessage",
+    "RepeatedScalar",
+    "ScalarMap",
+    "ServerStream",
     "Service",
     "ServiceSpec",
     "Set",
@@ -75,6 +104,12 @@ __all__ = [
     "StructType",
     "Union",
     "define",
+    "message_type",
+    "proto_enum",
+    "proto_extension",
+    "proto_file",
+    "proto_message",
+    "protobuf_service",
     "require",
     "unimplemented",
 ]
@@ -86,4 +121,9 @@ def __getattr__(name: str) -> Any:
 
         globals()["Client"] = Client
         return Client
+    if name in _UPB:
+        from codec import upb
+
+        value = globals()[name] = getattr(upb, name)
+        return value
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

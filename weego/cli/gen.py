@@ -1,10 +1,10 @@
-"""`weego gen`: IDL files to typed Python."""
+"""`weego gen`: Thrift and Protobuf IDL files to typed Python."""
 
 from __future__ import annotations
 
 import os
 import sys
-from typing import Literal
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,6 +12,11 @@ from idlc.errors import Levels
 from weego import __version__
 from weego.cli.idl_options import dialect_option, include_option, show, warnings_option
 from weego.log import stderr_line
+
+if TYPE_CHECKING:
+    from idlc.compile import Compilation
+    from idlc.names import MethodStyle
+    from idlc.parser import Dialect
 
 
 @click.command()
@@ -32,24 +37,23 @@ def gen(
     files: tuple[str, ...],
     out: str,
     include: tuple[str, ...],
-    names: Literal["pep8", "idl"],
-    dialect: Literal["apache", "kitex"],
+    names: MethodStyle,
+    dialect: Dialect,
     warnings: Levels,
     check: bool,
 ) -> None:
-    """Generate typed Python from Thrift IDL files, and from every file they include.
+    """Generate typed Python from Thrift (.thrift) and Protobuf (.proto) files, and from every file they include.
 
-    The package is named by `namespace py`, or by the file: echo.thrift becomes DIR/echo.
+    The package is named by Thrift's `namespace py` or Protobuf's `package`, or by the file: echo.thrift becomes DIR/echo.
+    Reading .proto files takes protoc: pip install 'weego[proto]'.
     """
     if os.path.realpath(out) == os.path.realpath(os.curdir):
         stderr_line(f"weego gen: -o {out}: the output folder becomes a package, the one you import from; name a folder of its own: -o gen")
         sys.exit(2)
-    from idlc import IdlError, compile_files
+    from idlc import IdlError
 
     try:
-        made = compile_files(
-            list(files), out, list(include), names, dialect=dialect, version=__version__, levels=warnings, write=not check
-        )
+        made = _compile(files, out, include, names, dialect, warnings, write=not check)
     except IdlError as error:
         click.echo(str(error), err=True)  # several lines: the mistakes with the source they are in, as compilers show them
         sys.exit(1)
@@ -61,3 +65,30 @@ def gen(
         for path in made.changed:
             stderr_line(f"weego gen: {path}: {'not what the IDL says now' if path.exists() else 'missing'}; run `weego gen` again")
         sys.exit(1)
+
+
+def _compile(
+    files: tuple[str, ...],
+    out: str,
+    include: tuple[str, ...],
+    names: MethodStyle,
+    dialect: Dialect,
+    levels: Levels,
+    *,
+    write: bool,
+) -> Compilation:
+    """Each family by its own compiler; what both did."""
+    from idlc.compile import Compilation, compile_files
+
+    made = Compilation([], [], [])
+    protos = [file for file in files if file.endswith(".proto")]
+    others = [file for file in files if not file.endswith(".proto")]
+    if others:
+        made += compile_files(
+            others, out, list(include), names, dialect=dialect, version=__version__, levels=levels, write=write
+        )
+    if protos:
+        from idlc.proto_compile import compile_protos
+
+        made += compile_protos(protos, out, list(include), names, version=__version__, levels=levels, write=write)
+    return made
