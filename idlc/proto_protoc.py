@@ -44,7 +44,7 @@ class Protoc:
     include: str | None = None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Place(Position):
     """A position with protoc's own numbers, so that a message says the place protoc would say."""
 

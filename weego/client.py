@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Final, Self
 
 from codec.errors import ClosedError, DeadlineExceeded, RpcError, Unavailable, UsageError
 from codec.protobuf import ProtobufMethodSpec
-from codec.spec import MethodSpec, ServiceSpec
+from codec.spec import ServiceSpec
 from codec.thrift import DEFAULT_MAX_MESSAGE
 from governance.call import Call, current
 from governance.chain import Handler, Middleware, compose
