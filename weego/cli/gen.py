@@ -14,7 +14,7 @@ from weego.cli.idl_options import dialect_option, include_option, show, warnings
 from weego.log import stderr_line
 
 if TYPE_CHECKING:
-    from idlc.compile import Compilation
+    from idlc import Compilation
     from idlc.names import MethodStyle
     from idlc.parser import Dialect
 
@@ -78,7 +78,7 @@ def _compile(
     write: bool,
 ) -> Compilation:
     """Each family by its own compiler; what both did."""
-    from idlc.compile import Compilation, compile_files
+    from idlc import Compilation, compile_files
 
     made = Compilation([], [], [])
     protos = [file for file in files if file.endswith(".proto")]
