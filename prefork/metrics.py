@@ -28,6 +28,7 @@ _COUNTER_TEXTS = {
     "accepted": ("weego_accepted_connections_total", "Connections accepted."),
     "handed_over": ("weego_handed_over_connections_total", "Connections that a leaving worker gave to another."),
     "adopted": ("weego_adopted_connections_total", "Connections that a worker took from a leaving one."),
+    "log_dropped": ("weego_log_dropped_total", "Log lines of workers that nobody took in time, or a full disk."),
 }
 
 #: A sample: labels and value.

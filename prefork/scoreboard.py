@@ -36,10 +36,11 @@ LAYOUT = 1
 PID, SLOT, GENERATION, STATE, BEAT_NS, LOOP_SEQ = range(6)
 # Gauges.
 CONNECTIONS, INFLIGHT, OLDEST_START_NS, METHOD, RSS_KB = range(6, 11)
-# Counters: from here to the end of the row everything is folded. 24 to 31 are the assembly's.
+# Counters: from here to the end of the row everything is folded. 25 to 31 are the assembly's.
 FIRST_COUNTER = 16
 REQUESTS, ERRORS, ACCEPTED, BYTES_IN, BYTES_OUT, HANDED_OVER, ADOPTED, REFUSED_CALLS = range(16, 24)
-FIRST_FREE_COUNTER = 24
+LOG_DROPPED = 24
+FIRST_FREE_COUNTER = 25
 
 # States.
 FREE, SPAWNED, BOOTING, READY, DRAINING = range(5)

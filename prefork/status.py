@@ -24,6 +24,7 @@ COUNTERS = {
     "accepted": scoreboard.ACCEPTED,
     "handed_over": scoreboard.HANDED_OVER,
     "adopted": scoreboard.ADOPTED,
+    "log_dropped": scoreboard.LOG_DROPPED,
 }
 
 GAUGES = {"connections": scoreboard.CONNECTIONS, "inflight": scoreboard.INFLIGHT}

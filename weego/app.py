@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import logging
 import os
 import select
 import sys
@@ -26,6 +27,7 @@ __all__ = ["App", "check", "run_master"]
 
 STDERR: Final = 2
 ROOMS: Final = ("codec", "poller", "governance", "idlc", "prefork")
+LOG_KEYS: Final = ("level", "format", "access", "file", "access_file")
 
 
 class App:
@@ -40,13 +42,12 @@ class App:
     def load(self) -> Settings:
         """Read the configuration and import the services. LoadError names the mistake in one line."""
         from weego import config as configuration
-        from weego import log
 
         try:
             config = configuration.load(self.conf)
         except configuration.ConfigError as error:
             raise LoadError(str(error)) from None
-        log.setup(config.log, "loader")
+        _open_log(self.conf, config)
         if self._master_output != STDERR:
             os.close(self._master_output)  # this process's copy of it
         owner = become(self.conf, config)
@@ -78,7 +79,7 @@ class App:
             admin=Listen(config.admin.address) if config.admin else None,
             control=config.server.control,
             extra={
-                "log": {"level": config.log.level, "format": config.log.format, "access": config.log.access},
+                "log": {name: getattr(config.log, name) for name in LOG_KEYS} | {"owner": owner},
             },
         )
 
@@ -98,7 +99,10 @@ class App:
 
         assert self.config is not None
         config = self.config
-        log.setup(config.log, f"worker {worker.slot}")
+        try:
+            log.setup(config.log, f"worker {worker.slot}", threaded=True)
+        except OSError as error:
+            raise LoadError(f"[log]: {error.filename} cannot be opened: {error.strerror}") from None
         services = [make_service(cls) for cls in self.classes]
         limits = config.limits
         body: Body | None = None
@@ -121,10 +125,24 @@ class App:
         body.run()
 
 
+def _open_log(conf: str, config: Config) -> None:
+    """The log as it is configured, for what the loader says; LoadError if a file cannot be opened."""
+    from weego import config as configuration
+    from weego import log
+
+    try:
+        log.setup(config.log, "loader")
+    except OSError as error:
+        key = "file" if error.filename == config.log.file else "access_file"
+        where = configuration.locate(conf, "log", key)
+        raise LoadError(f"{where}: [log] {key}: {error.filename} cannot be opened: {error.strerror}") from None
+
+
 def become(conf: str, config: Config) -> tuple[int, int] | None:
     """Be the user and group that the configuration names, for good, before any code of theirs runs; who they are. LoadError if not."""
     from prefork import identity
     from weego import config as configuration
+    from weego import log
 
     server = config.server
     if server.umask is not None:
@@ -133,6 +151,7 @@ def become(conf: str, config: Config) -> tuple[int, int] | None:
         wanted = identity.resolve(server.user or None, server.group or None)
         if wanted is None:
             return None
+        log.give_to(wanted.uid, wanted.gid)
         identity.become(wanted)
     except LoadError as error:
         key = str(error).partition(":")[0]
@@ -224,14 +243,23 @@ def run_master(conf: str) -> int:
     output = own_output(STDERR)
     # Until the configuration is read and all is well, a person at a terminal or a unit's journal wants one line: why it did not start.
     log.setup({"level": "warning", "format": "text"}, "master", fd=output)
-    return Master(App(conf, output), version=weego.__version__, on_ready=lambda ready: announce(ready, output)).run()
+    return Master(
+        App(conf, output), version=weego.__version__, on_ready=lambda ready: announce(ready, output), on_reopen=log.reopen
+    ).run()
 
 
 def announce(ready: Ready, output: int = STDERR) -> None:
     """The banner, and the log settings of the configuration, now that they are known. Never blocks: nobody reads, no banner."""
     from weego import log
 
-    log.setup(ready.extra.get("log"), "master", fd=output)
+    settings = ready.extra.get("log") or {}
+    try:
+        log.setup(settings, "master", fd=output)
+    except OSError as error:  # the loader could; between the two somebody took it away
+        log.setup({**settings, "file": None, "access_file": None}, "master", fd=output)
+        logging.getLogger("weego.master").error("%s cannot be opened: %s; on standard error instead", error.filename, error.strerror)
+    if settings.get("owner"):
+        log.give_to(*settings["owner"])
     lines = [f"weego {ready.version}: {ready.name}, {ready.workers} worker{'s' if ready.workers != 1 else ''}, master {ready.pid}"]
     addresses = ", ".join(actual for _, actual in ready.listen)
     lines.append(f"  serving on {addresses}")

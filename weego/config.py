@@ -190,13 +190,17 @@ class Limits(_Table, frozen=True):
 
 
 class Log(_Table, frozen=True):
-    """[log]: what is written to standard error."""
+    """[log]: what is written, and where."""
 
     level: Annotated[Literal["debug", "info", "warning", "error"], "The least severe lines that are written."] = "info"
     format: Annotated[
         Literal["auto", "text", "json"], '"auto": text in colour on a terminal, JSON lines anywhere else.'
     ] = "auto"
     access: Annotated[bool, "One line for each call."] = True
+    file: Annotated[
+        str | None, "File that lines are appended to; USR1 opens it again. Absent: standard error."
+    ] = None
+    access_file: Annotated[str | None, "Another file for the access log; absent: where the other lines go."] = None
 
 
 class Config(_Table, frozen=True, kw_only=True):
@@ -472,7 +476,12 @@ def _complete(config: Config, reader: _Reader) -> Config:
         if service.class_ in seen:
             raise reader.error(path, f"{_shown(service.class_)} is served twice")
         seen.add(service.class_)
-    return msgspec.structs.replace(config, server=server, listen=listen, admin=admin)
+    log = msgspec.structs.replace(
+        config.log,
+        file=_path(config.log.file, app_dir, reader, ("log", "file")),
+        access_file=_path(config.log.access_file, app_dir, reader, ("log", "access_file")),
+    )
+    return msgspec.structs.replace(config, server=server, listen=listen, admin=admin, log=log)
 
 
 _CLASS = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")

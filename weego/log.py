@@ -1,4 +1,4 @@
-"""Log lines: text for people, JSON for machines, one `write` for each.
+"""Log lines: text for people, JSON for machines.
 
 Three loggers of the standard library, so that users add handlers as they know how:
 
@@ -9,9 +9,8 @@ Three loggers of the standard library, so that users add handlers as they know h
 `setup` replaces weego's one handler on the "weego" logger and leaves the root logger alone, but gives it the same handler when
 it has none, so that a service's own `logging.getLogger(__name__)` lines come out as well.
 
-Rules kept here: a line leaves in a single write(2), so that lines of several processes never mix (whole up to PIPE_BUF on a
-pipe, always on a file opened for appending); nothing ever raises into the caller; nothing is buffered that a fork could
-double. No import of ours and none of msgspec: the master uses this file.
+Rules kept here: nothing ever raises into the caller, or makes it wait (weego.output says how); no lock could be held by a thread that a
+fork leaves behind. No import of gevent and none of msgspec: the master uses this file.
 """
 
 from __future__ import annotations
@@ -26,14 +25,16 @@ import traceback
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
-__all__ = ["Access", "LogConfig", "access_log", "format_access_json", "format_access_text", "setup"]
+from weego.output import Output
+
+__all__ = ["Access", "Finished", "LogConfig", "access_log", "dropped", "give_to", "reopen", "set_level", "setup"]
 
 MASTER: Final = "weego.master"
 WORKER: Final = "weego.worker"
 ACCESS: Final = "weego.access"
 
 # SGR codes: dim for what is rarely read, colour for what must not be missed.
-_DIM, _RED, _YELLOW, _GREEN, _PLAIN = "\x1b[2m", "\x1b[31m", "\x1b[33m", "\x1b[32m", "\x1b[0m"
+_DIM, _RED, _YELLOW, _PLAIN = "\x1b[2m", "\x1b[31m", "\x1b[33m", "\x1b[0m"
 _LEVEL_COLOUR = {"WARNING": _YELLOW, "ERROR": _RED, "CRITICAL": _RED, "DEBUG": _DIM}
 
 # Attributes every LogRecord has; whatever else a record carries came in by `extra=` and goes into the JSON line.
@@ -55,37 +56,118 @@ class LogConfig(Protocol):
     def access(self) -> bool:
         """Whether calls are logged."""
 
+    @property
+    def file(self) -> str | None:
+        """Where lines go instead of standard error."""
 
-def setup(config: LogConfig | Mapping[str, Any] | None, role: str, *, fd: int = 2) -> None:
-    """Send the log lines of this process to `fd`, marked with `role` ("master", "worker 3"). May be called again.
+    @property
+    def access_file(self) -> str | None:
+        """Where the access log goes instead."""
+
+
+#: Called after each call: the Call, the request (with its ``size`` in bytes), the code, the bytes of the answer, what went wrong.
+Finished = Callable[[Any, Any, int, int, BaseException | None], None]
+
+# Who is given the files that this process makes as root: those that will write to them are not root.
+_owner: tuple[int, int] | None = None
+
+
+def setup(config: LogConfig | Mapping[str, Any] | None, role: str, *, fd: int = 2, threaded: bool = False) -> None:
+    """Send the log lines of this process to `[log] file`, else to `fd`, marked with `role` ("master", "worker 3"). May be called again.
 
     `config` is the [log] table, as the type or as plain values; None means the defaults. `format = "auto"` is text in colour
-    on a terminal (without colour where NO_COLOR is set) and JSON lines anywhere else.
+    on a terminal (without colour where NO_COLOR is set) and JSON lines anywhere else. `threaded`: what cannot be written at once
+    waits for a thread, in a process that may have one. Raises OSError if a file cannot be opened; nothing has changed then.
     """
     get = config.get if isinstance(config, Mapping) else lambda key, default: getattr(config, key, default)
     level, style, access = get("level", "info"), get("format", "auto"), get("access", True)
-    terminal = _is_terminal(fd)
-    as_text = style == "text" or (style == "auto" and terminal)
-    colour = as_text and terminal and not os.environ.get("NO_COLOR")
-    handler = _Handler(fd, _TextFormatter(role, colour=colour) if as_text else _JsonFormatter(role))
-
+    paths = get("file", None), get("access_file", None)
+    owner = get("owner", None) or _owner
+    owner = tuple(owner) if owner else None
+    main = Output.open(paths[0], owner=owner) if paths[0] else Output(fd)
+    calls = None
+    if access and paths[1] and paths[1] != paths[0]:
+        try:
+            calls = Output.open(paths[1], owner=owner)
+        except OSError:
+            main.close(0)
+            raise
+    handler = _Handler(main, _formatter(style, role, main.fd))
     logger = logging.getLogger("weego")
     logger.setLevel(level.upper())
     logger.propagate = False
     _replace(logger, handler)
-    logging.getLogger(ACCESS).setLevel(logging.INFO if access else logging.CRITICAL + 1)
+    access_logger = logging.getLogger(ACCESS)
+    access_logger.setLevel(logging.INFO if access else logging.CRITICAL + 1)
+    access_logger.propagate = calls is None
+    _replace(access_logger, _Handler(calls, _formatter(style, role, calls.fd)) if calls is not None else None)
     root = logging.getLogger()
     if all(isinstance(each, _Handler) for each in root.handlers):
         root.setLevel(level.upper())
         _replace(root, handler)
+    if threaded:
+        for output in _outputs():
+            output.spool()
     logging.captureWarnings(capture=True)
 
 
-def _replace(logger: logging.Logger, handler: _Handler) -> None:
+def _formatter(style: str, role: str, fd: int) -> _TextFormatter | _JsonFormatter:
+    terminal = _is_terminal(fd)
+    as_text = style == "text" or (style == "auto" and terminal)
+    colour = as_text and terminal and not os.environ.get("NO_COLOR")
+    return _TextFormatter(role, colour=colour) if as_text else _JsonFormatter(role)
+
+
+def _handlers() -> list[_Handler]:
+    """Ours: of the main log, and of the access log if it has its own."""
+    loggers = (logging.getLogger("weego"), logging.getLogger(ACCESS))
+    return [each for logger in loggers for each in logger.handlers if isinstance(each, _Handler)]
+
+
+def _outputs() -> list[Output]:
+    return [each.output for each in _handlers()]
+
+
+def set_level(level: str) -> None:
+    """The least severe lines that are written, from now on: "debug", "info", "warning", "error"."""
+    logging.getLogger("weego").setLevel(level.upper())
+    root = logging.getLogger()
+    if any(isinstance(each, _Handler) for each in root.handlers):
+        root.setLevel(level.upper())
+
+
+def reopen() -> None:
+    """Open the log files again: somebody has moved them away. One that cannot be opened goes on where it is, with a line that says so."""
+    for output in _outputs():
+        try:
+            output.reopen(_owner)
+        except OSError as error:
+            logging.getLogger("weego.log").error("%s cannot be opened again, the old file goes on: %s", output.path, error.strerror)
+
+
+def dropped() -> int:
+    """Lines this process has lost so far, because nobody read them, or a disk was full."""
+    return sum(output.dropped for output in _outputs())
+
+
+def give_to(user: int, group: int) -> None:
+    """Let that user, who is not root, write to the files of this process and to those it will open."""
+    global _owner
+    _owner = user, group
+    for output in _outputs():
+        if output.path is not None:
+            with contextlib.suppress(OSError):
+                os.fchown(output.fd, user, group)
+
+
+def _replace(logger: logging.Logger, handler: _Handler | None) -> None:
     for each in list(logger.handlers):
         if isinstance(each, _Handler):
             logger.removeHandler(each)
-    logger.addHandler(handler)
+            if handler is None or each.output is not handler.output:
+                each.close()
+    if handler is not None:
+        logger.addHandler(handler)
 
 
 def _is_terminal(fd: int) -> bool:
@@ -95,15 +177,24 @@ def _is_terminal(fd: int) -> bool:
         return False
 
 
+# How long a process that ends waits for its last lines to be taken (seconds).
+LAST_LINES: Final = 1.0
+
+
 class _Handler(logging.Handler):
-    """Formats a record and writes it with one system call, or drops it: logging never fails a call."""
+    """Formats a record and hands the line to its output: logging never fails a call."""
 
     formatter: _TextFormatter | _JsonFormatter
 
-    def __init__(self, fd: int, formatter: _TextFormatter | _JsonFormatter) -> None:
+    def __init__(self, output: Output, formatter: _TextFormatter | _JsonFormatter) -> None:
         super().__init__()
-        self.fd = fd
+        self.output = output
         self.formatter = formatter
+        output.notice = self._notice
+
+    def _notice(self, count: int, why: str) -> bytes:
+        lines = "1 log line was" if count == 1 else f"{count} log lines were"
+        return _encoded(self.formatter.notice(f"{lines} dropped: {why}"))
 
     def createLock(self) -> None:  # noqa: N802 -- the base class's name
         """No lock: a single write needs none, and a lock could be held by a thread that a fork leaves behind."""
@@ -124,12 +215,25 @@ class _Handler(logging.Handler):
             where = f"{record.pathname}:{record.lineno}"
             text = f"log message at {where} cannot be formatted: {type(error).__name__}"
             line = self.formatter.format(logging.LogRecord(record.name, logging.ERROR, record.pathname, record.lineno, text, None, None))
-        write_line(self.fd, line)
+        self.output.write(_encoded(line))
+
+    def flush(self) -> None:
+        """Wait for the last lines, if somebody takes them; for who is about to exit."""
+        self.output.flush(LAST_LINES)
+
+    def close(self) -> None:
+        """Write what waits and let go of the file."""
+        self.output.close(LAST_LINES)
+        super().close()
+
+
+def _encoded(line: str) -> bytes:
+    return line.encode("utf-8", "backslashreplace") + b"\n"
 
 
 def write_line(fd: int, line: str) -> None:
     """One line, one write. A full pipe, a closed terminal or a full disk loses the line, never the call that logged it."""
-    data = line.encode("utf-8", "backslashreplace") + b"\n"
+    data = _encoded(line)
     with contextlib.suppress(OSError):
         written = os.write(fd, data)
         while written < len(data):  # a pipe or disk that took a part: the rest is better late than missing
@@ -150,12 +254,22 @@ class _Clock:
     def stamp(self, at: float) -> str:
         second = int(at)
         if second != self.second:
-            local = time.localtime(second)
-            zone = time.strftime("%z", local)
-            self.parts = (time.strftime("%Y-%m-%dT%H:%M:%S", local), f"{zone[:3]}:{zone[3:]}")
+            self.parts = _second(second)
             self.second = second
         date, zone = self.parts
         return f"{date}.{int((at - second) * 1000):03d}{zone}"
+
+
+def _second(second: int) -> tuple[str, str]:
+    """Date and time of day, and the offset from UTC."""
+    local = time.localtime(second)
+    zone = time.strftime("%z", local)
+    return time.strftime("%Y-%m-%dT%H:%M:%S", local), f"{zone[:3]}:{zone[3:]}"
+
+
+def _second_bytes(second: int) -> tuple[bytes, bytes]:
+    date, zone = _second(second)
+    return date.encode(), zone.encode()
 
 
 class _TextFormatter(logging.Formatter):
@@ -179,8 +293,9 @@ class _TextFormatter(logging.Formatter):
         details = [text for text in (_traceback(record), record.stack_info) if text]
         return "\n".join([line, *("    " + row for text in details for row in text.splitlines())])
 
-    def access(self, entry: Access) -> str:
-        return format_access_text(entry, self.clock.stamp(entry.start), self.role, colour=self.colour)
+    def notice(self, message: str) -> str:
+        """A warning that comes from no LogRecord."""
+        return f"{self.clock.stamp(time.time())} {self.role} WARNING {message}"
 
 
 class _JsonFormatter(logging.Formatter):
@@ -209,14 +324,22 @@ class _JsonFormatter(logging.Formatter):
                 values.setdefault(key, value)
         return _json(values)
 
-    def access(self, entry: Access) -> str:
-        return format_access_json(entry, self.clock.stamp(entry.start), self.role)
+    def notice(self, message: str) -> str:
+        """A warning that comes from no LogRecord."""
+        return _json(
+            {
+                "time": self.clock.stamp(time.time()),
+                "level": "warning",
+                "role": self.role,
+                "pid": os.getpid(),
+                "logger": "weego.log",
+                "message": message,
+            }
+        )
 
 
 # Made once: json.dumps with options builds an encoder for each call, which takes longer than the line.
 _json: Callable[[dict[str, Any]], str] = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=repr).encode
-_quoted: Callable[[str], str] = json.encoder.encode_basestring
-
 
 def _short(name: str) -> str:
     """Weego's own two process loggers add nothing to the role."""
@@ -276,11 +399,11 @@ class Access:
         self.caller = caller
 
 
-def access_log() -> Callable[[Access], None] | None:
-    """The function that logs one call, or None when calls are not logged; ask once, when the chain is composed.
+def access_log() -> Finished | None:
+    """What is to be called after each call, or None when calls are not logged; ask once, when the chain is composed.
 
-    While only weego's own handler listens, the line goes straight to it: a LogRecord for each call would cost more than the
-    line. With a handler or filter of the user's on "weego.access" every call becomes a record, whose attribute `access` is
+    While only weego's own handler listens, the line is made natively (weego.access): a LogRecord for each call would cost more than the
+    call. With a handler or filter of the user's on "weego.access" every call becomes a record, whose attribute `access` is
     the Access.
     """
     logger = logging.getLogger(ACCESS)
@@ -288,65 +411,72 @@ def access_log() -> Callable[[Access], None] | None:
         return None
     handlers = [*logger.handlers, *(logging.getLogger("weego").handlers if logger.propagate else ())]
     if len(handlers) == 1 and isinstance(handlers[0], _Handler) and not logger.filters and not handlers[0].filters:
-        return _direct(handlers[0])
+        return _native(handlers[0])
     return _through(logger)
 
 
-def _direct(handler: _Handler) -> Callable[[Access], None]:
-    fd, line = handler.fd, handler.formatter.access
+def _native(handler: _Handler) -> Finished:
+    from codec.errors import Code
+    from weego.access import AccessLog
 
-    def write(entry: Access) -> None:
-        try:
-            write_line(fd, line(entry))
-        except Exception:  # a field that is not what Access says: the line is lost, the call is not
-            logging.getLogger(WORKER).exception("access log line cannot be formatted")
+    formatter, output = handler.formatter, handler.output
+    return AccessLog(
+        output.lines,
+        output.write,
+        as_json=isinstance(formatter, _JsonFormatter),
+        role=formatter.role,
+        colour=isinstance(formatter, _TextFormatter) and formatter.colour,
+        clock=_second_bytes,
+        told=_told,
+        codes={int(code): code.name for code in Code},
+        logger=ACCESS,
+        pid=os.getpid(),
+    )
 
-    return write
+
+# Characters of an error, and of a method's name, that the access log repeats.
+MOST_TOLD: Final = 200
+# What it calls the service of a method that nobody has.
+UNKNOWN: Final = "?"
 
 
-def _through(logger: logging.Logger) -> Callable[[Access], None]:
-    def write(entry: Access) -> None:
+def _through(logger: logging.Logger) -> Finished:
+    from codec.errors import Code
+
+    names = {int(code): code.name for code in Code}
+
+    def finished(call: Any, request: Any, code: int, answer_bytes: int, error: BaseException | None) -> None:
+        elapsed = call.elapsed
+        entry = Access(
+            start=time.time() - elapsed,
+            service=call.service or UNKNOWN,
+            method=call.method[:MOST_TOLD],
+            protocol=call.protocol,
+            peer=call.peer,
+            bytes_in=request.size,
+            bytes_out=answer_bytes,
+            code=names.get(code, str(code)),
+            elapsed=elapsed,
+            error=_told(error) if error is not None else "",
+            caller=call.caller,
+        )
         facts = {name: getattr(entry, name) for name in Access.__slots__ if name not in ("start", "error")}
         try:
             logger.info("%s.%s %s", entry.service, entry.method, entry.code, extra={**facts, "access": entry})
         except Exception:
             logging.getLogger(WORKER).exception("access log line cannot be written")
 
-    return write
+    return finished
 
 
-def format_access_text(entry: Access, stamp: str, role: str, *, colour: bool = False) -> str:
-    """`time role Echo.echo OK 0.123ms 1050>1062 ttheader 127.0.0.1:4242`, then caller and error if there are any."""
-    code = entry.code
-    if colour:
-        code = f"{_GREEN if code == 'OK' else _RED}{code}{_PLAIN}"
-        head = f"{_DIM}{stamp} {role}{_PLAIN}"
-    else:
-        head = f"{stamp} {role}"
-    line = (
-        f"{head} {_one_line(entry.service)}.{_one_line(entry.method)} {code} {entry.elapsed * 1e3:.3f}ms "
-        f"{entry.bytes_in}>{entry.bytes_out} {entry.protocol} {entry.peer}"
-    )
-    if entry.caller:
-        line += f" from={_one_line(entry.caller)}"
-    if entry.error:
-        line += f" error={_one_line(entry.error)}"
-    return line
-
-
-def format_access_json(entry: Access, stamp: str, role: str) -> str:
-    """The same facts as one JSON object; `elapsed` in seconds. Written out by hand: half the time of an encoder."""
-    line = (
-        f'{{"time":"{stamp}","level":"info","role":{_quoted(role)},"logger":"{ACCESS}",'
-        f'"service":{_quoted(entry.service)},"method":{_quoted(entry.method)},"code":{_quoted(entry.code)},'
-        f'"elapsed":{entry.elapsed:.6f},"bytes_in":{entry.bytes_in:d},"bytes_out":{entry.bytes_out:d},'
-        f'"protocol":{_quoted(entry.protocol)},"peer":{_quoted(entry.peer)}'
-    )
-    if entry.caller:
-        line += f',"caller":{_quoted(entry.caller)}'
-    if entry.error:
-        line += f',"error":{_quoted(entry.error)}'
-    return line + "}"
+def _told(error: BaseException) -> str:
+    """What went wrong, for one log line."""
+    try:
+        text = getattr(error, "message", None) or str(error)
+    except Exception:  # the user's own __str__
+        text = "(its text cannot be made)"
+    told = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return told if len(told) <= MOST_TOLD else f"{told[:MOST_TOLD]}…"
 
 
 def stderr_line(message: str) -> None:

@@ -14,7 +14,6 @@ from typing import Any, Final
 from gevent.event import Event
 from gevent.hub import get_hub
 
-from codec.errors import Code
 from codec.thrift import DEFAULT_MAX_MESSAGE
 from governance.chain import Middleware
 from poller.connection import Connection, Limits, has_ended
@@ -22,7 +21,7 @@ from poller.listener import Listener
 from poller.loop import loop_of
 from weego.detect import DetectFront, Detector
 from weego.dispatch import Dispatcher
-from weego.log import Access
+from weego.log import Finished
 from weego.routes import build
 from weego.thrift_front import ThriftFront
 
@@ -36,10 +35,6 @@ WRITE_TIMEOUT: Final = 30.0
 RESERVED_FDS: Final = 128
 # While draining: how often connections are looked at (seconds). Most leave at the very end of a call and need no look.
 DRAIN_TICK: Final = 0.01
-# Characters of an error that the access log repeats.
-MOST_TOLD: Final = 200
-# What it calls the service of a method that nobody has.
-UNKNOWN: Final = "?"
 # Looks in a row that must find a connection idle before a server that stops closes it: a request may be on its way.
 IDLE_LOOKS: Final = 3
 # Limits in time are kept to within a quarter of the shortest, and looked at this often at most and at least (seconds).
@@ -72,7 +67,7 @@ class Serving:
         *,
         middleware: Sequence[Middleware] = (),
         limits: ServingLimits | None = None,
-        access: Callable[[Access], None] | None = None,
+        access: Finished | None = None,
         may_accept: Callable[[], bool] | None = None,
     ) -> None:
         self.limits = limits or ServingLimits()
@@ -86,7 +81,7 @@ class Serving:
         self.connection_limits = Limits(*times)
         self.dispatcher = Dispatcher(
             self.loop,
-            access=_access(access) if access else None,
+            access=access,
             max_concurrency=self.limits.max_concurrency,
         )
         thrift = ThriftFront(self.dispatcher, routes, named, max_message=self.limits.max_message)
@@ -224,39 +219,3 @@ def clamp_connections(wanted: int | None) -> int:
         )  # fmt: skip
         return room
     return wanted
-
-
-def _access(write: Callable[[Access], None]) -> Callable[[Any, Any, int, int, BaseException | None], None]:
-    names = {int(code): code.name for code in Code}
-
-    def finished(call: Any, request: Any, code: int, answer_bytes: int, error: BaseException | None) -> None:
-        elapsed = call.elapsed
-        write(
-            Access(
-                start=time.time() - elapsed,
-                service=call.service or UNKNOWN,
-                method=call.method[:MOST_TOLD],
-                protocol=call.protocol,
-                peer=call.peer,
-                bytes_in=request.size,
-                bytes_out=answer_bytes,
-                code=names.get(code, str(code)),
-                elapsed=elapsed,
-                error=_told(error),
-                caller=call.caller,
-            )
-        )
-
-    return finished
-
-
-def _told(error: BaseException | None) -> str:
-    """What went wrong, for one log line."""
-    if error is None:
-        return ""
-    try:
-        text = getattr(error, "message", None) or str(error)
-    except Exception:  # the user's own __str__
-        text = "(its text cannot be made)"
-    told = f"{type(error).__name__}: {text}" if text else type(error).__name__
-    return told if len(told) <= MOST_TOLD else f"{told[:MOST_TOLD]}…"

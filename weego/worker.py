@@ -13,6 +13,7 @@ from gevent.hub import get_hub
 from poller.connection import Connection
 from prefork import Adopt, Adopted, Drain, MasterGone, Refused, Reopen, Serve, Stop, Worker, scoreboard
 from prefork.handover import MAX_HANDOVER_BYTES
+from weego import log as log_files
 from weego.serving import Serving
 
 __all__ = ["Body"]
@@ -102,7 +103,7 @@ class Body:
             case MasterGone(deadline):
                 self._obey(Stop(deadline))
             case Reopen():
-                pass  # lines go to standard error, which is not ours to reopen
+                log_files.reopen()
 
     def _leave(self, deadline: float) -> None:
         self._deadline = min(self._deadline, deadline) if self._is_leaving else deadline
@@ -121,6 +122,7 @@ class Body:
     def _count(self) -> None:
         self._worker.row[scoreboard.CONNECTIONS] = self._serving.connections
         self._worker.row[scoreboard.ACCEPTED] = self._serving.accepted
+        self._worker.row[scoreboard.LOG_DROPPED] = log_files.dropped()
 
     def may_accept(self) -> bool:
         """The gate: does this worker have its share of the connections?"""

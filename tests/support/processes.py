@@ -28,6 +28,9 @@ class Process:
 
     def __init__(self, command: Sequence[str], *, cwd: str | None = None, env: Mapping[str, str] | None = None) -> None:
         self.lines: list[str] = []
+        self.reading = threading.Event()
+        """Clear it, and nobody reads what the program writes."""
+        self.reading.set()
         self._more = threading.Condition()
         self.child = subprocess.Popen(
             list(command),
@@ -56,6 +59,7 @@ class Process:
         with self._more:
             while True:
                 for line in self.lines[after:]:
+                    after += 1
                     if match := re.search(pattern, line):
                         return match
                 left = deadline - time.monotonic()
@@ -91,6 +95,7 @@ class Process:
         except ProcessLookupError:
             pass
         self.child.wait()
+        self.reading.set()
         self._reader.join(PATIENCE)
         assert self.child.stdout
         self.child.stdout.close()
@@ -101,6 +106,7 @@ class Process:
             with self._more:
                 self.lines.append(line.rstrip("\n"))
                 self._more.notify_all()
+            self.reading.wait()
         with self._more:
             self._more.notify_all()
 

@@ -313,6 +313,12 @@ class Server:
         line = self.reload()
         assert "reload done" in line, self.log
 
+    def reload_quietly(self, log: Path) -> None:
+        """HUP a server whose lines go to the file `log`; returns when the new generation serves."""
+        before = log.read_text().count("reload done")
+        self.signal(signal.SIGHUP)
+        until(lambda: log.read_text().count("reload done") > before, "the end of the reload")
+
     def reload_fails(self) -> str:
         """HUP, which must fail; returns the reason."""
         line = self.reload()

@@ -9,8 +9,10 @@ import pty
 import re
 import subprocess
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -31,6 +33,9 @@ def untouched_logging() -> Iterator[None]:
     yield
     logging.captureWarnings(capture=False)
     for logger, (handlers, level, propagate, filters) in zip(loggers, before, strict=True):
+        for each in logger.handlers:
+            if each not in handlers:
+                each.close()
         logger.handlers[:], logger.propagate, logger.filters[:] = handlers, propagate, filters
         logger.setLevel(level)
 
@@ -58,19 +63,21 @@ def setup(config: object, role: str, *, fd: int) -> None:
     log.setup(config, role, fd=fd)  # type: ignore[arg-type]
 
 
-def entry(**changes: object) -> Access:
-    facts: dict[str, object] = {
-        "start": 1700000000.1234,
-        "service": "Echo",
-        "method": "echo",
-        "protocol": "ttheader",
-        "peer": "127.0.0.1:4242",
-        "bytes_in": 1050,
-        "bytes_out": 1062,
-        "code": "OK",
-        "elapsed": 0.000123,
-    }
-    return Access(**{**facts, **changes})  # type: ignore[arg-type]
+class Done:
+    """A call that is over, as the dispatcher tells of it, and its request."""
+
+    def __init__(self, **changes: object) -> None:
+        self.service, self.method, self.protocol, self.peer, self.caller = "Echo", "echo", "ttheader", "127.0.0.1:4242", ""
+        self.elapsed: object = 0.000123
+        self.size = 1050
+        vars(self).update(changes)
+
+
+def tell(write: log.Finished | None, *, code: int = 0, error: BaseException | None = None, **changes: object) -> None:
+    """Have a line written about a call."""
+    assert write
+    done = Done(**changes)
+    write(done, done, code, 1062, error)
 
 
 # ---------------------------------------------------------------- formats
@@ -249,35 +256,34 @@ def test_access_text(pipe: tuple[int, Read]) -> None:
     fd, read = pipe
     setup(Log(format="text"), "worker 1", fd=fd)
     write = log.access_log()
-    assert write
-    write(entry())
-    write(entry(code="UNAVAILABLE", error="gone\naway", caller="shop"))
+    tell(write)
+    tell(write, code=14, error=RuntimeError("gone\naway"), caller="shop")
     first, second = read().splitlines()
     assert re.fullmatch(STAMP + r" worker 1 Echo.echo OK 0\.123ms 1050>1062 ttheader 127\.0\.0\.1:4242", first)
-    assert second.endswith(r"127.0.0.1:4242 from=shop error=gone\naway")
+    assert second.endswith(r"127.0.0.1:4242 from=shop error=RuntimeError: gone\naway")
+    assert " UNAVAILABLE " in second
 
 
 def test_access_json(pipe: tuple[int, Read]) -> None:
     fd, read = pipe
     setup(Log(format="json"), "worker 1", fd=fd)
-    write = log.access_log()
-    assert write
-    write(entry(error='quo"te'))
+    tell(log.access_log(), code=13, error=ValueError('quo"te'), elapsed=12.5)
     line = json.loads(read())
     assert re.fullmatch(STAMP, line.pop("time"))
     assert line == {
         "level": "info",
         "role": "worker 1",
+        "pid": os.getpid(),
         "logger": "weego.access",
         "service": "Echo",
         "method": "echo",
-        "code": "OK",
-        "elapsed": 0.000123,
+        "code": "INTERNAL",
+        "elapsed": 12.5,
         "bytes_in": 1050,
         "bytes_out": 1062,
         "protocol": "ttheader",
         "peer": "127.0.0.1:4242",
-        "error": 'quo"te',
+        "error": 'ValueError: quo"te',
     }
 
 
@@ -300,9 +306,12 @@ def test_a_handler_of_the_users_gets_records(pipe: tuple[int, Read]) -> None:
     logging.getLogger("weego.access").addHandler(handler)
     write = log.access_log()
     assert write
-    one = entry()
-    write(one)
-    assert [record.__dict__["access"] for record in seen] == [one]
+    tell(write)
+    (record,) = seen
+    entry = record.__dict__["access"]
+    assert isinstance(entry, Access)
+    assert (entry.service, entry.code, entry.bytes_in, entry.bytes_out) == ("Echo", "OK", 1050, 1062)
+    assert abs(entry.start - time.time()) < 60
     assert "Echo.echo OK" in read()
 
 
@@ -310,9 +319,65 @@ def test_a_wrong_field_does_not_reach_the_call(pipe: tuple[int, Read]) -> None:
     fd, read = pipe
     setup(Log(format="text"), "worker 1", fd=fd)
     write = log.access_log()
-    assert write
-    write(entry(elapsed="long"))
-    assert "access log line cannot be formatted" in read()
+    tell(write, elapsed="long")
+    tell(write, peer=None)
+    assert read().count("access log line cannot be formatted") == 2
+
+
+# ---------------------------------------------------------------- files
+
+
+def test_a_file_and_another_for_calls(tmp_path: Path) -> None:
+    setup(Log(file=str(tmp_path / "log/main"), access_file=str(tmp_path / "log/access")), "worker 1", fd=2)
+    tell(log.access_log())
+    logging.getLogger("weego.worker").warning("careful")
+    assert json.loads((tmp_path / "log/main").read_text())["message"] == "careful"
+    assert json.loads((tmp_path / "log/access").read_text())["method"] == "echo"
+
+
+def test_reopening(tmp_path: Path, pipe: tuple[int, Read]) -> None:
+    path = tmp_path / "main"
+    setup(Log(file=str(path)), "worker 1", fd=2)
+    logger = logging.getLogger("weego.worker")
+    logger.warning("one")
+    path.rename(tmp_path / "old")
+    logger.warning("two")
+    log.reopen()
+    logger.warning("three")
+    assert [json.loads(line)["message"] for line in (tmp_path / "old").read_text().splitlines()] == ["one", "two"]
+    assert [json.loads(line)["message"] for line in path.read_text().splitlines()] == ["three"]
+    # What cannot be opened again goes on where it is, and says so there.
+    path.rename(tmp_path / "older")
+    path.mkdir()
+    log.reopen()
+    assert "cannot be opened again" in (tmp_path / "older").read_text()
+    setup(None, "worker 1", fd=pipe[0])
+
+
+def test_a_file_that_cannot_be_opened_changes_nothing(tmp_path: Path, pipe: tuple[int, Read]) -> None:
+    fd, read = pipe
+    setup(Log(format="text"), "worker 1", fd=fd)
+    for wrong in (
+        Log(file=str(tmp_path)),
+        Log(file=str(tmp_path / "a"), access_file=str(tmp_path / "no/such/folder")),
+    ):
+        with pytest.raises(OSError):
+            setup(wrong, "worker 1", fd=fd)
+    logging.getLogger("weego.worker").info("as before")
+    assert read().endswith("as before\n")
+
+
+def test_the_level_may_change(pipe: tuple[int, Read]) -> None:
+    fd, read = pipe
+    setup(Log(format="text"), "master", fd=fd)
+    log.set_level("error")
+    for name in ("weego.master", "app"):
+        logging.getLogger(name).warning("no")
+    assert read() == ""
+    log.set_level("debug")
+    for name in ("weego.master", "app"):
+        logging.getLogger(name).debug("yes")
+    assert read().count("yes") == 2
 
 
 def test_lines_for_a_person(capfd: pytest.CaptureFixture[str]) -> None:
