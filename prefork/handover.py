@@ -13,6 +13,8 @@ Rules
  5. Nothing blocks. What no socket takes waits in the giver's queue, bound to no taker yet.
  6. A taker that is leaving itself, or has no room for the descriptor, refuses. The giver tries another taker once for
     each there is, then its body is told and serves on.
+ 7. A taker that does not turn (stopped, hung) and answers nothing loses its offers to another: the giver takes the claim of
+    their pair (prefork.claim), and who has no claim reads no offers and adopts nothing. What was answered stays answered.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from typing import TYPE_CHECKING
 
 from prefork import scoreboard
 from prefork.channel import Closed, receive_packet, send_packet
+from prefork.claim import Claim
 from prefork.orders import Adopt, Adopted, Refused
 from prefork.primitives import EPOLLIN, EPOLLOUT, RawSocket, close_quietly, monotonic_ns
 
@@ -39,30 +42,35 @@ MAX_HANDOVER_BYTES = 64 * 1024
 #: Offers read from one giver in one turn: the taker has clients of its own to answer in between.
 OFFERS_PER_TURN = 64
 
+#: A taker that beats answers within its turn. After so long without a beat and an answer it is not waited for.
+UNANSWERED_NS = 1_000_000_000
+
 _HEADER = struct.Struct("!BQ")  # kind, token
-_OFFER, _ADOPTED, _REFUSED = 1, 2, 3
+_OFFER, _ADOPTED, _REFUSED, _CLAIM = 1, 2, 3, 4
 _PACKET_BYTES = _HEADER.size + MAX_HANDOVER_BYTES
 
 
 class _Offer:
     """A connection on its way out."""
 
-    __slots__ = ("data", "fd", "refused_by", "token")
+    __slots__ = ("data", "fd", "refused_by", "sent_ns", "token")
 
     def __init__(self, token: int, fd: int, data: bytes) -> None:
         self.token = token
         self.fd = fd
         self.data = data
         self.refused_by: list[int] = []  # rows of takers
+        self.sent_ns = 0
 
 
 class _Target:
     """A taker, seen by the giver."""
 
-    __slots__ = ("generation", "is_dead", "offers", "row", "sock")
+    __slots__ = ("claim", "generation", "is_dead", "offers", "row", "sock")
 
     def __init__(self, sock: RawSocket, row: int, generation: int) -> None:
         self.sock = sock
+        self.claim: Claim | None = None
         self.is_dead = False  # a send failed; its last answers may still have to be read
         self.row = row
         self.generation = generation
@@ -72,10 +80,11 @@ class _Target:
 class _Source:
     """A giver, seen by the taker: answers wait here, with the connection each one adopts, while its socket is full."""
 
-    __slots__ = ("answers", "sock")
+    __slots__ = ("answers", "claim", "sock")
 
     def __init__(self, sock: RawSocket) -> None:
         self.sock = sock
+        self.claim: Claim | None = None
         self.answers: deque[tuple[bytes, Adopt | None]] = deque()
 
 
@@ -106,7 +115,8 @@ class Handovers:
 
     def add_target(self, sock: RawSocket, row: int, generation: int) -> None:
         """A way to a worker that can take connections."""
-        self._targets[sock.fileno()] = _Target(sock, row, generation)
+        target = self._targets[sock.fileno()] = _Target(sock, row, generation)
+        _share_claim(target)
         self._poll.register(sock.fileno(), EPOLLIN)
         self._flush()
 
@@ -117,10 +127,10 @@ class Handovers:
 
     def close(self) -> None:
         """Close every way; to the others this worker is dead."""
-        for target in self._targets.values():
-            target.sock.close()
-        for source in self._sources.values():
-            source.sock.close()
+        for end in (*self._targets.values(), *self._sources.values()):
+            end.sock.close()
+            if end.claim is not None:
+                end.claim.close()
         self._targets.clear()
         self._sources.clear()
 
@@ -196,8 +206,22 @@ class Handovers:
         except OSError as error:  # the body closed the descriptor, or it is none that can travel: its mistake
             self._verdicts.append(Refused(offer.token, f"cannot be sent: {error.strerror}"))
             return True
+        offer.sent_ns = monotonic_ns()
         target.offers[offer.token] = offer
         return True
+
+    def give_up_on_stuck(self) -> None:
+        """Take back what takers that do not turn have not answered (rule 7). To be called now and then while offers are pending."""
+        too_long_ago = monotonic_ns() - UNANSWERED_NS
+        for target in list(self._targets.values()):
+            oldest = next(iter(target.offers.values()), None)
+            if oldest is None or oldest.sent_ns > too_long_ago or target.claim is None:
+                continue
+            if self._board.row(target.row)[scoreboard.BEAT_NS] > too_long_ago or not target.claim.take():
+                continue
+            if self._read_answers(target):
+                self._end_target(target)
+        self._flush()
 
     # -- both ---------------------------------------------------------------------------------------------------------
 
@@ -215,7 +239,8 @@ class Handovers:
         self._verdicts.clear()
         return orders
 
-    def _read_answers(self, target: _Target) -> None:
+    def _read_answers(self, target: _Target) -> bool:
+        """Whether the taker is still there."""
         try:
             while (packet := receive_packet(target.sock, _PACKET_BYTES)) is not None:
                 kind, token = _HEADER.unpack_from(packet[0])
@@ -228,14 +253,25 @@ class Handovers:
                 else:
                     offer.refused_by.append(target.row)
                     self._queue.append(offer)
-        except Closed:  # it died: what it did not answer goes to another (rule 2)
-            fd = target.sock.fileno()
-            del self._targets[fd]
-            self._poll.unregister(fd)
-            target.sock.close()
-            self._queue.extendleft(reversed(target.offers.values()))
+        except Closed:
+            self._end_target(target)
+            return False
+        return True
+
+    def _end_target(self, target: _Target) -> None:
+        """It died, or has no claim any more: what it did not answer goes to another (rules 2, 7)."""
+        fd = target.sock.fileno()
+        del self._targets[fd]
+        self._poll.unregister(fd)
+        target.sock.close()
+        if target.claim is not None:
+            target.claim.close()
+        self._queue.extendleft(reversed(target.offers.values()))
 
     def _read_offers(self, source: _Source, orders: list[Adopt | Adopted | Refused]) -> None:
+        if source.claim is not None and not source.claim.take():
+            self._forsake(source)
+            return
         self._answer(source, orders)  # room may have come; answers keep the order of their offers
         try:
             for _ in range(OFFERS_PER_TURN):
@@ -243,8 +279,14 @@ class Handovers:
                 if packet is None:
                     break
                 data, fds, _ = packet
-                _, token = _HEADER.unpack_from(data)
-                if len(fds) != 1 or self.is_leaving:
+                kind, token = _HEADER.unpack_from(data)
+                if kind == _CLAIM:  # the first packet; without a descriptor there was no room for one, and nobody gives up on us
+                    if fds:
+                        source.claim = Claim(fds[0])
+                        if not source.claim.take():
+                            self._forsake(source)
+                            return
+                elif len(fds) != 1 or self.is_leaving:
                     for fd in fds:
                         close_quietly(fd)
                     source.answers.append((_HEADER.pack(_REFUSED, token), None))
@@ -252,14 +294,35 @@ class Handovers:
                     source.answers.append((_HEADER.pack(_ADOPTED, token), Adopt(fds[0], data[_HEADER.size :])))
                 self._answer(source, orders)
         except Closed:
-            fd = source.sock.fileno()
-            del self._sources[fd]
-            self._poll.unregister(fd)
-            source.sock.close()
+            self._end_source(source)
             for _, adopt in source.answers:
                 if adopt is not None:  # rule 3
                     self._row[scoreboard.ADOPTED] += 1
                     orders.append(adopt)
+            return
+        if source.claim is not None:
+            source.claim.give_back()
+
+    def _forsake(self, source: _Source) -> None:
+        """The giver has given up on us (rule 7): nothing that waits there is ours."""
+        for _, adopt in source.answers:
+            if adopt is not None:
+                close_quietly(adopt.fd)
+        try:
+            while (packet := receive_packet(source.sock, _PACKET_BYTES)) is not None:
+                for fd in packet[1]:
+                    close_quietly(fd)
+        except Closed:
+            pass
+        self._end_source(source)
+
+    def _end_source(self, source: _Source) -> None:
+        fd = source.sock.fileno()
+        del self._sources[fd]
+        self._poll.unregister(fd)
+        source.sock.close()
+        if source.claim is not None:
+            source.claim.close()
 
     def _answer(self, source: _Source, orders: list[Adopt | Adopted | Refused]) -> None:
         """Send answers; a connection is ours when its answer is on its way, or its giver is dead (rules 1, 3)."""
@@ -275,3 +338,18 @@ class Handovers:
                 self._row[scoreboard.ADOPTED] += 1
                 orders.append(adopt)
         self._poll.modify(source.sock.fileno(), EPOLLOUT if source.answers else EPOLLIN)
+
+
+def _share_claim(target: _Target) -> None:
+    """The first packet to a taker. Where there is no descriptor to be had the pair does without: its taker is never given up on."""
+    try:
+        claim = Claim.create()
+    except OSError:
+        return
+    try:
+        if send_packet(target.sock, _HEADER.pack(_CLAIM, 0), (claim.fd,)):
+            target.claim = claim
+            return
+    except (Closed, OSError):
+        pass  # the end of file will tell
+    claim.close()

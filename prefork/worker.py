@@ -110,6 +110,10 @@ class Worker:
     def beat(self) -> None:
         """Say that the loop turns; at least every 100 ms, or the gate and the hand-over pass this worker by."""
         self.row[scoreboard.BEAT_NS] = monotonic_ns()
+        if self._handovers.pending:
+            self._handovers.give_up_on_stuck()
+            if self._handovers.has_verdicts:
+                eventfd_write(self._wake, 1)
 
     def leave(self, reason: str) -> None:
         """Ask to be replaced: the master starts a replacement and, when it is ready, sends ``Drain``."""

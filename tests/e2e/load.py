@@ -17,10 +17,11 @@ import struct
 import threading
 import time
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Self
 
-from tests.e2e.wire import STRING, Wire, answer, call, told
+from tests.e2e.wire import STRING, Wire, answer, cut, pack, told
 
 # An answer that has not come after so long is a failure (seconds).
 PATIENCE: Final = 30.0
@@ -28,6 +29,8 @@ READ: Final = 1 << 16
 # Requests that busy connections keep unanswered, and the size of their text: from what fits a segment to what does not fit one read.
 DEPTHS: Final = (1, 1, 3, 1, 1, 2, 1, 8)
 SIZES: Final = (16, 200, 16, 1000, 16, 5000, 16, 70_000)
+FRAMED: Final = ("framed",)
+ALL_FRAMINGS: Final = ("framed", "buffered", "ttheader")
 
 
 @dataclass(frozen=True)
@@ -47,9 +50,10 @@ class Failure:
 class Connection:
     """One of them."""
 
-    def __init__(self, number: int, address: str, *, every: float) -> None:
+    def __init__(self, number: int, address: str, *, every: float, framing: str) -> None:
         host, _, port = address.removeprefix("tcp://").rpartition(":")
         self.number = number
+        self.framing = framing
         self.socket = socket.create_connection((host, int(port)), timeout=PATIENCE)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.socket.setblocking(False)
@@ -67,7 +71,8 @@ class Connection:
 
 
 class Load:
-    """`connections` of which `idle` send a request only every `idle_every` seconds; the others wait `pace` seconds between two.
+    """`connections` of which `idle` send a request only every `idle_every` seconds; the others wait `pace` seconds between two. They
+    take the `framings` in turn.
 
     Beside them `newcomers` short connections per second are opened, used once and closed, each of which must succeed.
     """
@@ -81,6 +86,7 @@ class Load:
         idle_every: float = 0.4,
         pace: float = 0.0,
         newcomers: float = 20,
+        framings: Sequence[str] = FRAMED,
     ) -> None:
         self.address = address
         self.newest = 1
@@ -89,10 +95,15 @@ class Load:
         self.failures: list[Failure] = []
         self.pids: set[int] = set()
         self.slowest = 0.0
+        self.latencies: list[float] = []
+        """Seconds, of every answer since somebody emptied it."""
         self._newcomers = newcomers
         self._ending = threading.Event()
         self._epoll = select.epoll()
-        self._all = [Connection(i, address, every=idle_every if i < idle else pace) for i in range(connections)]
+        self._all = [
+            Connection(i, address, every=idle_every if i < idle else pace, framing=framings[i // 8 % len(framings)])
+            for i in range(connections)
+        ]
         self._by_fd = {each.socket.fileno(): each for each in self._all}
         self._threads = [
             threading.Thread(target=self._run, name="load"),
@@ -153,7 +164,7 @@ class Load:
             each.sent += 1
             text = f"{each.number}.{each.sent}." + "x" * each.size
             each.waiting.append((each.sent, text, now))
-            each.unsent += call("tell", (1, STRING, text), seqid=each.sent)
+            each.unsent += pack(each.framing, "tell", (1, STRING, text), seqid=each.sent)
             if each.every:
                 each.due = now + each.every * random.uniform(0.5, 1.5)
                 break
@@ -187,13 +198,11 @@ class Load:
             return
         each.got += data
         now = time.monotonic()
-        while len(each.got) >= 4:
-            (size,) = struct.unpack_from("!I", each.got)
-            if len(each.got) < size + 4:
-                break
-            body = bytes(each.got[4 : 4 + size])
-            del each.got[: 4 + size]
+        while each.got:
             try:
+                body = cut(each.framing, each.got)
+                if body is None:
+                    break
                 self._check(each, body, now)
             except (AssertionError, ValueError, IndexError, struct.error) as error:
                 self._fail(each, f"wrong answer: {error}")
@@ -210,6 +219,7 @@ class Load:
         each.version, each.pid = version, pid
         self.pids.add(pid)
         self.slowest = max(self.slowest, now - sent)
+        self.latencies.append(now - sent)
         self.answered += 1
 
     def _fail(self, each: Connection, why: str) -> None:

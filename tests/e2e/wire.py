@@ -114,6 +114,63 @@ def answer(body: bytes) -> Answer:
     return Answer(body[8 : 8 + size].decode(), head & 0xFF, seqid, body[12 + size :])
 
 
+# ---------------------------------------------------------------- three ways to put a message on a connection
+
+
+def ttheader(body: bytes, seqid: int) -> bytes:
+    """`body` behind a TTHeader without anything in it: Thrift binary, no transforms, no infos."""
+    return struct.pack("!IHHiHBBH", 14 + len(body), 0x1000, 0, seqid, 1, 0, 0, 0) + body
+
+
+def pack(framing: str, name: str, *given: Field, seqid: int, kind: int = CALL) -> bytes:
+    """A call, buffered, framed or ttheader."""
+    body = message(name, fields(*given), seqid=seqid, kind=kind)
+    return {"buffered": body, "framed": frame(body), "ttheader": ttheader(body, seqid)}[framing]
+
+
+def cut(framing: str, got: bytearray) -> bytes | None:
+    """Take the first whole message off `got`; None while it is not all there."""
+    if framing == "buffered":
+        end = end_of_message(got)
+        start = 0
+    else:
+        if len(got) < 4:
+            return None
+        end, start = struct.unpack_from("!I", got)[0] + 4, 4
+        if len(got) < end:
+            return None
+        if framing == "ttheader":
+            magic, _, _, words = struct.unpack_from("!HHiH", got, 4)
+            assert magic == 0x1000, bytes(got[:16])
+            start = 14 + 4 * words
+    if end is None:
+        return None
+    body = bytes(got[start:end])
+    del got[:end]
+    return body
+
+
+def end_of_message(got: bytearray) -> int | None:
+    """Where a message without frame ends, if its struct has only strings and numbers; None if it has not come yet."""
+    sizes = {BOOL: 1, BYTE: 1, DOUBLE: 8, I16: 2, I32: 4, I64: 8}
+    try:
+        (size,) = struct.unpack_from("!i", got, 4)
+        at = 12 + size
+        while True:
+            kind = got[at]
+            if kind == 0:
+                return at + 1
+            at += 3
+            if kind == STRING:
+                at += 4 + struct.unpack_from("!i", got, at)[0]
+            else:
+                at += sizes[kind]
+            if at > len(got):
+                return None
+    except (IndexError, struct.error):
+        return None
+
+
 class Closed(ConnectionError):
     """The server ended the connection; `got` is what came of the frame."""
 

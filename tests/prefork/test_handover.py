@@ -227,3 +227,119 @@ def test_a_descriptor_that_is_none_is_refused_and_blocks_nobody(sides, connectio
 def test_too_many_bytes(sides, connection):
     with pytest.raises(ValueError, match="65537 bytes"):
         sides(0).side.offer(connection[1].fileno(), bytes(MAX_HANDOVER_BYTES + 1))
+
+
+# ---------------------------------------------------------------- a taker that does not turn
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    monkeypatch.setattr("prefork.handover.UNANSWERED_NS", 0)
+
+
+def stop(side):
+    side.row[scoreboard.BEAT_NS] = 0
+
+
+def test_who_does_not_answer_loses_the_offer_to_another(sides, connection, impatient):
+    giver, stuck, heir = sides(0), sides(1), sides(2, connections=5)
+    giver.give_to(stuck)
+    giver.give_to(heir)
+    token = giver.side.offer(connection[1].fileno(), b"half")
+    stop(stuck)
+    giver.side.give_up_on_stuck()
+    (adopt,) = heir.receive()
+    assert adopt.data == b"half"
+    os.close(adopt.fd)
+    assert giver.receive() == [Adopted(token)]
+    # When it goes on it finds that it has no claim, and touches nothing.
+    before = len(os.listdir("/proc/self/fd"))
+    assert stuck.receive() == []
+    assert stuck.row[scoreboard.ADOPTED] == 0
+    assert len(os.listdir("/proc/self/fd")) < before
+
+
+def test_nobody_else_takes_it_so_it_stays(sides, connection, impatient):
+    giver, stuck = sides(0), sides(1)
+    giver.give_to(stuck)
+    token = giver.side.offer(connection[1].fileno(), b"x")
+    stop(stuck)
+    giver.side.give_up_on_stuck()
+    assert giver.side.has_verdicts
+    assert giver.receive() == [Refused(token, "nobody can take it")]
+    assert giver.side.pending == 0
+    assert stuck.receive() == []
+
+
+def test_what_was_answered_before_stays_answered(sides, connection, impatient):
+    giver, stuck = sides(0), sides(1)
+    giver.give_to(stuck)
+    first = giver.side.offer(connection[1].fileno(), b"1")
+    (adopt,) = stuck.receive()
+    second = giver.side.offer(connection[1].fileno(), b"2")
+    stop(stuck)
+    giver.side.give_up_on_stuck()
+    assert giver.receive() == [Adopted(first), Refused(second, "nobody can take it")]
+    os.close(adopt.fd)
+    assert stuck.receive() == []
+
+
+def test_who_beats_is_waited_for(sides, connection, impatient):
+    giver, taker = sides(0), sides(1)
+    giver.give_to(taker)
+    token = giver.side.offer(connection[1].fileno(), b"x")
+    giver.side.give_up_on_stuck()
+    assert giver.side.pending == 1
+    (adopt,) = taker.receive()
+    os.close(adopt.fd)
+    assert giver.receive() == [Adopted(token)]
+
+
+def test_who_was_stopped_while_it_read_is_waited_for(sides, connection, impatient):
+    giver, stuck = sides(0), sides(1)
+    giver.give_to(stuck)
+    stuck.receive()
+    (source,) = stuck.side._sources.values()
+    assert source.claim.take()
+    token = giver.side.offer(connection[1].fileno(), b"x")
+    stop(stuck)
+    giver.side.give_up_on_stuck()
+    assert giver.side.pending == 1
+    source.claim.give_back()
+    giver.side.give_up_on_stuck()
+    assert giver.receive() == [Refused(token, "nobody can take it")]
+
+
+def test_adoptions_whose_answers_found_no_room_are_undone(sides, connection, impatient, monkeypatch):
+    """The answer waits in the taker, which adopts only when it is sent; meanwhile the giver gives up."""
+    giver, stuck = sides(0), sides(1)
+    giver.give_to(stuck)
+    token = giver.side.offer(connection[1].fileno(), b"x")
+    monkeypatch.setattr("prefork.handover.send_packet", lambda *_: False)
+    assert stuck.receive() == []
+    monkeypatch.undo()
+    monkeypatch.setattr("prefork.handover.UNANSWERED_NS", 0)
+    stop(stuck)
+    giver.side.give_up_on_stuck()
+    assert giver.receive() == [Refused(token, "nobody can take it")]
+    fds = len(os.listdir("/proc/self/fd"))
+    assert stuck.receive() == []
+    (source,) = stuck.side._sources.values() or (None,)
+    assert source is None
+    assert len(os.listdir("/proc/self/fd")) < fds
+
+
+def test_without_a_claim_nobody_is_given_up(sides, connection, impatient, monkeypatch):
+    def refuse(*_):
+        raise OSError(24, "no more")
+
+    monkeypatch.setattr("prefork.claim.eventfd", refuse)
+    giver, stuck = sides(0), sides(1)
+    giver.give_to(stuck)
+    token = giver.side.offer(connection[1].fileno(), b"x")
+    stop(stuck)
+    giver.side.give_up_on_stuck()
+    assert giver.side.pending == 1
+    (adopt,) = stuck.receive()
+    os.close(adopt.fd)
+    assert giver.receive() == [Adopted(token)]
