@@ -1,9 +1,9 @@
 # cython: language_level=3
-"""Compiled field tables: struct ⇄ Thrift binary. The rules are at the top of `plan.pyx`."""
+"""Compiled field tables: struct ⇄ Thrift binary and compact. The rules are at the top of `plan.pyx`."""
 
 cimport cython
 from cpython.object cimport PyObject
-from libc.stdint cimport int16_t, int32_t, uint8_t
+from libc.stdint cimport int16_t, int32_t, int64_t, uint8_t
 
 from codec.buffer cimport Cursor, WriteBuffer
 
@@ -25,9 +25,11 @@ cdef struct TypeNode:
     # One type of the IDL, as the readers and writers want it. Pointers to Python objects are borrowed from
     # `FieldTable.keep`.
     uint8_t kind            # what to read and write: an enum and an i32, a string and a binary differ here
-    uint8_t wire            # how the wire announces it
+    uint8_t wire            # how the binary protocol announces it
+    uint8_t compact         # how the compact protocol does; a bool, which has two numbers, as "true"
     uint8_t frozen          # its Python value must be hashable: it is in a set or the key of a map
-    int32_t min_size        # the fewest bytes it takes on the wire
+    int32_t min_size        # the fewest bytes it takes in the binary protocol
+    int32_t weight          # bytes of memory that an element of this type is charged for, itself where it is small
     PyObject* ref           # a struct's class, its StructPlan once linked; an enum's EnumTable
     TypeNode* elem          # element type of a list or set, value type of a map
     TypeNode* key           # key type of a map
@@ -61,6 +63,8 @@ cdef class FieldTable:
     cdef int16_t* by_id     # for ids from 0 to by_id_size - 1: position in `nodes`, or -1
     cdef int by_id_size
     cdef int unindexed      # some ids are beyond the table
+    cdef Py_ssize_t unknown # offset of the slot that keeps unknown fields, -1 where they are dropped
+    cdef int64_t weight     # bytes of memory that an instance is charged for
     cdef list keep          # owns what the nodes point to
     cdef readonly str name
     cdef readonly tuple fields
@@ -72,6 +76,8 @@ cdef class FieldTable:
 
 # Fill the slots that are still empty. `frame` NULL: required fields are None instead of an error.
 cdef int fill_absent(FieldTable table, void* base, Frame* frame) except -1
+# Bound the memory that the next decode may take, in bytes; without it DEFAULT_MAX_DECODED holds.
+cdef void grant(int64_t size) noexcept
 
 
 @cython.final
@@ -80,26 +86,26 @@ cdef class StructPlan(FieldTable):
     cdef int is_union
     cdef int is_direct      # instances may come straight from the allocator
 
-    cdef object decode(self, Cursor* c, int depth)
-    cdef int encode(self, object value, WriteBuffer out) except -1
+    cdef object decode(self, Cursor* c, bint compact)
+    cdef int encode(self, object value, WriteBuffer out, bint compact) except -1
     cdef object blank(self)
     cdef void forget_defaults(self) noexcept
 
 
 @cython.final
 cdef class ArgsPlan(FieldTable):
-    cdef tuple decode(self, Cursor* c)
-    cdef int encode(self, tuple args, WriteBuffer out) except -1
+    cdef tuple decode(self, Cursor* c, bint compact)
+    cdef int encode(self, tuple args, WriteBuffer out, bint compact) except -1
 
 
 @cython.final
 cdef class ResultPlan(FieldTable):
     cdef int has_value
 
-    cdef object decode(self, Cursor* c)
-    cdef int encode_value(self, object value, WriteBuffer out) except -1
-    cdef int encode_exception(self, object exc, WriteBuffer out) except -1
-    cdef int encode_member(self, int i, object value, WriteBuffer out) except -1
+    cdef object decode(self, Cursor* c, bint compact)
+    cdef int encode_value(self, object value, WriteBuffer out, bint compact) except -1
+    cdef int encode_exception(self, object exc, WriteBuffer out, bint compact) except -1
+    cdef int encode_member(self, int i, object value, WriteBuffer out, bint compact) except -1
 
 
 cdef class StructBase:

@@ -1,13 +1,13 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False, auto_pickle=False
-"""Compiled field tables: struct ⇄ Thrift binary, the hottest code of weego.
+"""Compiled field tables: struct ⇄ Thrift binary and compact, the hottest code of weego.
 
 How it works. `define` turns the field table of a struct into a `StructPlan`: a C array with, for each field, its id,
 its wire type, the offset of its slot in the object, and the tree of its type. Decoding allocates the object and
 stores values through the offsets; encoding reads them the same way. No dict, no attribute lookup, no Python call per
 field. Arguments are the same thing with a tuple for the object, for a tuple's items have offsets too.
 
-One extension in five files, so that the compiler sees it whole: the plans are here; plan_skip.pxi, plan_decode.pxi, plan_encode.pxi and
-plan_values.pxi say in their first line what they do.
+One plan serves both protocols: only the innermost readers and writers differ. One extension in several files, so that the compiler sees it
+whole: the plans are here; the plan_*.pxi beside it say in their first line what they do.
 
 The rules, each with a test:
 
@@ -26,6 +26,10 @@ The rules, each with a test:
 7.  Errors name the whole path, `Request.items[3].name`. It costs nothing before it is needed: the frames of the
     readers and writers are a linked list on the C stack.
 8.  A failed encode leaves the buffer as it was.
+9.  Memory is bounded beside bytes: a struct of one byte may become an object of hundreds. Each struct and container is charged with about
+    what it takes before it is made, against what `grant` allowed for the message.
+10. Fields that the IDL does not know are dropped, unless the class has the slot `__unknown__`: it keeps them, as binary, and they are written
+    behind the others.
 """
 
 cimport cython
@@ -39,7 +43,7 @@ from cpython.ref cimport Py_INCREF
 from cpython.set cimport PyAnySet_Check, PySet_Add, PySet_Size
 from cpython.tuple cimport PyTuple_Check, PyTuple_GET_SIZE
 from libc.stdint cimport INT8_MAX, INT8_MIN, INT16_MAX, INT16_MIN, INT32_MAX, INT32_MIN
-from libc.stdint cimport int16_t, int32_t, int64_t, uint8_t, uint64_t
+from libc.stdint cimport INT64_MAX, int16_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
@@ -149,12 +153,30 @@ cdef enum:
     # Places of a list that are made ahead. A count is only a claim, and a struct may be one byte: without this bound, a
     # message of 16 MiB could ask for 128 MiB at once.
     PREALLOCATE = 1024
+    # Bytes that the collector of garbage keeps before each object of a class.
+    GC_HEAD = 16
     # Room that a writer finds when it is called: a field's header and the largest value of fixed size, rounded up.
     HEADROOM = 24
     # A field whose id is up to this one is found through a table, larger and negative ones by search.
     MAX_INDEXED_ID = 1023
     # Enum numbers up to this one are found through a tuple, others through a dict.
     MAX_DENSE_ENUM = 255
+
+cdef enum Compact:
+    # Types as Thrift's compact protocol numbers them.
+    C_TRUE = 1
+    C_FALSE = 2
+    C_BYTE = 3
+    C_I16 = 4
+    C_I32 = 5
+    C_I64 = 6
+    C_DOUBLE = 7
+    C_BINARY = 8
+    C_LIST = 9
+    C_SET = 10
+    C_MAP = 11
+    C_STRUCT = 12
+    C_UUID = 13
 
 cdef enum Wire:
     STOP = 0
@@ -200,6 +222,63 @@ cdef dict ZEROS = {
 }
 cdef object UUID_CLASS = uuid.UUID
 cdef str PLAN_NAME = "__plan__"
+cdef str UNKNOWN_NAME = "__unknown__"
+
+# Compact's number for each of binary's wire types, and the other way round; 0 where there is none.
+cdef uint8_t[17] TO_COMPACT = [0, 0, C_TRUE, C_BYTE, C_DOUBLE, 0, C_I16, 0, C_I32, 0, C_I64, C_BINARY, C_STRUCT, C_MAP, C_SET, C_LIST, C_UUID]
+cdef uint8_t[16] FROM_COMPACT = [0, BOOL, BOOL, BYTE, I16, I32, I64, DOUBLE, STRING, LIST, SET, MAP, STRUCT, UUID, 0, 0]
+
+
+# -------------------------------------------------------------------------------------------------------------- memory
+
+# Bytes of memory that one message may become, unless its protocol grants another number: sixteen times the largest message. Numbers in lists
+# take five times their bytes, short texts ten times; what takes more is a list of next to nothing.
+DEFAULT_MAX_DECODED = 256 * 2**20
+
+cdef int64_t MOST = DEFAULT_MAX_DECODED
+cdef int64_t granted = MOST
+cdef int64_t budget = MOST
+
+cdef enum:
+    # Bytes of an empty container with what the collector of garbage keeps beside it, measured on CPython 3.11.
+    LIST_WEIGHT = 72
+    SET_WEIGHT = 232
+    DICT_WEIGHT = 80
+    # And of one more element or entry, without what it holds.
+    SET_SLOT = 48
+    DICT_SLOT = 104
+
+
+cdef void grant(int64_t size) noexcept:
+    global granted
+    granted = size
+
+
+cdef inline void open_budget() noexcept:
+    """A message begins."""
+    global budget, granted
+    budget = granted
+    granted = MOST
+
+
+cdef inline int spend(int64_t size, Frame* frame) except -1:
+    """Charge for what is about to be made."""
+    global budget
+    budget -= size
+    if budget < 0:
+        broken(frame, SIZE_LIMIT, "the message would take more memory, once decoded, than its limit allows")
+    return 0
+
+
+cdef int32_t weight_of(uint8_t kind) noexcept:
+    """What an element of this kind takes beside its place."""
+    if kind == STRING or kind == BINARY:
+        return 56
+    if kind == I32 or kind == I64 or kind == I16 or kind == DOUBLE:
+        return 32
+    if kind == UUID:
+        return 120
+    return 0
 
 
 # -------------------------------------------------------------------------------------------------------------- errors
@@ -262,6 +341,10 @@ cdef int mistyped(Frame* frame, str expected, PyObject* value) except -1:
 include "plan_skip.pxi"
 include "plan_decode.pxi"
 include "plan_encode.pxi"
+include "plan_compact_skip.pxi"
+include "plan_compact_decode.pxi"
+include "plan_compact_encode.pxi"
+include "plan_unknown.pxi"
 
 
 # ----------------------------------------------------------------------------------------------------------- compiling
@@ -340,6 +423,8 @@ cdef TypeNode* new_node(object type, int frozen, list keep) except NULL:
         else:
             node.kind = ENUM
             target = EnumTable(type.cls)
+        node.compact = TO_COMPACT[node.wire]
+        node.weight = weight_of(node.kind)
         keep.append(target)
         node.ref = <PyObject*>target
     except BaseException:
@@ -404,6 +489,8 @@ cdef class FieldTable:
         self.by_id_size = 0
         self.linked = False
         self.unindexed = False
+        self.unknown = -1
+        self.weight = 0
         self.keep = []
         self.name = ""
         self.fields = ()
@@ -472,6 +559,7 @@ cdef class FieldTable:
                     filler = ZEROS[field.type.name]
             self.keep.append(filler)
             node.filler = <PyObject*>filler
+            self.weight += {FILL_LIST: LIST_WEIGHT, FILL_SET: SET_WEIGHT, FILL_DICT: DICT_WEIGHT, FILL_CALL: DICT_WEIGHT}.get(node.absent, 0)
         return 0
 
     cdef int link(self) except -1:
@@ -529,6 +617,10 @@ cdef class StructPlan(FieldTable):
         self.is_direct = allocates_plainly(cls, StructBase)
         fields = tuple(fields)
         self.compile(fields, slot_offsets(cls, fields))
+        self.weight += cls.__basicsize__ + GC_HEAD
+        kept = getattr(cls, UNKNOWN_NAME, None)
+        if type(kept) is MemberDescriptorType:
+            self.unknown = slot_offset(kept)
         if is_union:
             self.forget_defaults()
 
@@ -540,21 +632,27 @@ cdef class StructPlan(FieldTable):
             self.nodes[i].absent = FILL_VALUE
             self.nodes[i].filler = PyNone
 
-    cdef object decode(self, Cursor* c, int depth):
-        """Read one struct, from its first field to its STOP. `depth`: structs that are open around it."""
-        cdef PyObject* value = read_struct(self, c, NULL, depth + 1)
-        cdef object held = <object>value
+    cdef object decode(self, Cursor* c, bint compact):
+        """Read one struct, from its first field to its STOP."""
+        cdef PyObject* value
+        cdef object held
+        open_budget()
+        value = read_compact_struct(self, c, NULL, 1) if compact else read_struct(self, c, NULL, 1)
+        held = <object>value
         decref(value)
         return held
 
-    cdef int encode(self, object value, WriteBuffer out) except -1:
+    cdef int encode(self, object value, WriteBuffer out, bint compact) except -1:
         """Append one struct, STOP included; on an error `out` is as it was."""
         cdef Py_ssize_t start = out.n
         # Not isinstance: a mock may say that it is one.
         if not is_subtype(type_of(<PyObject*>value), <PyTypeObject*>self.cls):
             raise EncodeError(f"expected {self.cls.__name__}, got {type(value).__name__}", self.name)
         try:
-            write_struct(self, value, out, NULL, 1)
+            if compact:
+                write_compact_struct(self, value, out, NULL, 1)
+            else:
+                write_struct(self, value, out, NULL, 1)
         except BaseException:
             out.n = start
             raise
@@ -572,18 +670,18 @@ cdef class StructPlan(FieldTable):
             raise TypeError(f"expected {self.cls.__name__}, got {type(value).__name__}")
         fill_absent(self, <void*><PyObject*>value, NULL)
 
-    def loads(self, data):
+    def loads(self, data, bint compact=False):
         """Decode one struct that is all of `data` (bytes-like). ProtocolError when it is not."""
-        return loads_with(self, data)
+        return loads_with(self, data, compact)
 
-    def dumps(self, value):
+    def dumps(self, value, bint compact=False):
         """Encode one instance. EncodeError names the field that does not fit."""
         cdef WriteBuffer out = WriteBuffer.__new__(WriteBuffer)
-        self.encode(value, out)
+        self.encode(value, out, compact)
         return PyBytes_FromStringAndSize(<char*>out.p, out.n)
 
 
-cdef object loads_with(FieldTable table, object data):
+cdef object loads_with(FieldTable table, object data, bint compact):
     """Decode all of `data`."""
     cdef Cursor c
     cdef bytes content = data if type(data) is bytes else bytes(memoryview(data))
@@ -591,11 +689,11 @@ cdef object loads_with(FieldTable table, object data):
     c.p = <const uint8_t*>PyBytes_AS_STRING(content)
     c.end = c.p + PyBytes_GET_SIZE(content)
     if isinstance(table, StructPlan):
-        value = (<StructPlan>table).decode(&c, 0)
+        value = (<StructPlan>table).decode(&c, compact)
     elif isinstance(table, ArgsPlan):
-        value = (<ArgsPlan>table).decode(&c)
+        value = (<ArgsPlan>table).decode(&c, compact)
     else:
-        value = (<ResultPlan>table).decode(&c)
+        value = (<ResultPlan>table).decode(&c, compact)
     if c.p != c.end:
         reason = f"{table.name}: {left(&c)} bytes behind the end of the struct"
         raise ProtocolError(reason, ProtocolErrorKind.INVALID_DATA)
@@ -623,7 +721,7 @@ cdef class ArgsPlan(FieldTable):
         fields = tuple(fields)
         self.compile(fields, tuple([tuple_offset(i) for i in range(len(fields))]))
 
-    cdef tuple decode(self, Cursor* c):
+    cdef tuple decode(self, Cursor* c, bint compact):
         """Read an args struct. Absent arguments get their default or None."""
         cdef Frame frame
         cdef tuple args
@@ -631,10 +729,14 @@ cdef class ArgsPlan(FieldTable):
             self.link()
         open_root(&frame, self)
         args = new_tuple(self.count)
-        read_fields(self, <void*><PyObject*>args, c, &frame)
+        open_budget()
+        if compact:
+            read_compact_fields(self, <void*><PyObject*>args, c, &frame)
+        else:
+            read_fields(self, <void*><PyObject*>args, c, &frame)
         return args
 
-    cdef int encode(self, tuple args, WriteBuffer out) except -1:
+    cdef int encode(self, tuple args, WriteBuffer out, bint compact) except -1:
         """Append an args struct; on an error `out` is as it was."""
         cdef Frame frame
         cdef Py_ssize_t start = out.n
@@ -644,20 +746,23 @@ cdef class ArgsPlan(FieldTable):
             raise EncodeError(f"takes {self.count} arguments, got {'None' if args is None else len(args)}", self.name)
         open_root(&frame, self)
         try:
-            write_fields(self, <void*><PyObject*>args, out, &frame)
+            if compact:
+                write_compact_fields(self, <void*><PyObject*>args, out, &frame)
+            else:
+                write_fields(self, <void*><PyObject*>args, out, &frame)
         except BaseException:
             out.n = start
             raise
         return 0
 
-    def loads(self, data):
+    def loads(self, data, bint compact=False):
         """Decode an args struct that is all of `data` into a tuple."""
-        return loads_with(self, data)
+        return loads_with(self, data, compact)
 
-    def dumps(self, tuple args not None):
+    def dumps(self, tuple args not None, bint compact=False):
         """Encode a tuple of arguments."""
         cdef WriteBuffer out = WriteBuffer.__new__(WriteBuffer)
-        self.encode(args, out)
+        self.encode(args, out, compact)
         return PyBytes_FromStringAndSize(<char*>out.p, out.n)
 
 
@@ -677,7 +782,7 @@ cdef class ResultPlan(FieldTable):
         fields += [Field(field.id, field.name, field.type, OPTIONAL) for field in throws]
         self.compile(tuple(fields), tuple([tuple_offset(i) for i in range(len(fields))]))
 
-    cdef object decode(self, Cursor* c):
+    cdef object decode(self, Cursor* c, bint compact):
         """Read a result struct: return the value (None for void), or raise the exception that it holds."""
         cdef Frame frame
         cdef tuple members
@@ -687,7 +792,11 @@ cdef class ResultPlan(FieldTable):
             self.link()
         open_root(&frame, self)
         members = new_tuple(self.count)
-        read_fields(self, <void*><PyObject*>members, c, &frame)
+        open_budget()
+        if compact:
+            read_compact_fields(self, <void*><PyObject*>members, c, &frame)
+        else:
+            read_fields(self, <void*><PyObject*>members, c, &frame)
         # Exceptions first, as Kitex does: an error must not be lost behind a value.
         for i in range(self.has_value, self.count):
             member = tuple_item(members, i)
@@ -701,16 +810,16 @@ cdef class ResultPlan(FieldTable):
                                    ApplicationErrorType.MISSING_RESULT)
         return <object>member
 
-    cdef int encode_value(self, object value, WriteBuffer out) except -1:
+    cdef int encode_value(self, object value, WriteBuffer out, bint compact) except -1:
         """Append a result struct with `value`, which is not looked at when the method is void."""
         if self.has_value:
-            return self.encode_member(0, value, out)
+            return self.encode_member(0, value, out, compact)
         reserve(out, 1)
         out.p[out.n] = STOP
         out.n += 1
         return 0
 
-    cdef int encode_exception(self, object exc, WriteBuffer out) except -1:
+    cdef int encode_exception(self, object exc, WriteBuffer out, bint compact) except -1:
         """Append a result struct with `exc` and return 1; return 0, nothing written, when the IDL does not declare
         it."""
         cdef int i
@@ -728,10 +837,10 @@ cdef class ResultPlan(FieldTable):
                 best = i
         if best < 0:
             return 0
-        self.encode_member(best, exc, out)
+        self.encode_member(best, exc, out, compact)
         return 1
 
-    cdef int encode_member(self, int i, object value, WriteBuffer out) except -1:
+    cdef int encode_member(self, int i, object value, WriteBuffer out, bint compact) except -1:
         cdef Frame frame
         cdef FieldNode* field = &self.nodes[i]
         cdef Py_ssize_t start = out.n
@@ -741,10 +850,13 @@ cdef class ResultPlan(FieldTable):
         frame.field = field
         try:
             reserve(out, HEADROOM)
-            out.p[out.n] = field.wire
-            put16(out.p + out.n + 1, field.id)
-            out.n += 3
-            write_value(field.type, <PyObject*>value, out, &frame)
+            if compact:
+                write_compact_field(field, <PyObject*>value, out, &frame, 0)
+            else:
+                out.p[out.n] = field.wire
+                put16(out.p + out.n + 1, field.id)
+                out.n += 3
+                write_value(field.type, <PyObject*>value, out, &frame)
             reserve(out, 1)
             out.p[out.n] = STOP
             out.n += 1
@@ -753,20 +865,20 @@ cdef class ResultPlan(FieldTable):
             raise
         return 0
 
-    def loads(self, data):
+    def loads(self, data, bint compact=False):
         """Decode a result struct that is all of `data`; raises the exception that it holds."""
-        return loads_with(self, data)
+        return loads_with(self, data, compact)
 
-    def dumps(self, value):
+    def dumps(self, value, bint compact=False):
         """Encode a result struct that holds `value`."""
         cdef WriteBuffer out = WriteBuffer.__new__(WriteBuffer)
-        self.encode_value(value, out)
+        self.encode_value(value, out, compact)
         return PyBytes_FromStringAndSize(<char*>out.p, out.n)
 
-    def dumps_exception(self, exc):
+    def dumps_exception(self, exc, bint compact=False):
         """Encode a result struct that holds `exc`; None when the method does not declare it."""
         cdef WriteBuffer out = WriteBuffer.__new__(WriteBuffer)
-        if not self.encode_exception(exc, out):
+        if not self.encode_exception(exc, out, compact):
             return None
         return PyBytes_FromStringAndSize(<char*>out.p, out.n)
 

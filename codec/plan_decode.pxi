@@ -18,9 +18,14 @@ cdef FieldNode* find(FieldTable table, int16_t id) noexcept:
 cdef bint is_empty_union(TypeNode* t, PyObject* value) noexcept:
     """Is `value` a union without a member?"""
     cdef StructPlan plan = <StructPlan>t.ref
+    cdef PyObject* kept
     cdef int i
     if not plan.is_union:
         return False
+    if plan.unknown >= 0:
+        kept = slot(<void*>value, plan.unknown)[0]
+        if kept != NULL and kept != PyNone:
+            return False
     for i in range(plan.count):
         if slot(<void*>value, plan.nodes[i].offset)[0] != PyNone:
             return False
@@ -38,6 +43,8 @@ cdef int read_fields(FieldTable table, void* base, Cursor* c, Frame* frame) exce
     cdef int filled = 0
     cdef uint8_t wire
     cdef int16_t id
+    cdef const uint8_t* start
+    cdef WriteBuffer kept = None
     while True:
         if c.p >= c.end:
             frame.field = NULL
@@ -59,8 +66,13 @@ cdef int read_fields(FieldTable table, void* base, Cursor* c, Frame* frame) exce
         if field == NULL or field.wire != wire:
             frame.kind = IN_SKIPPED
             frame.index = id
+            start = c.p - 3
             skip(c, wire, frame)
             frame.kind = IN_STRUCT
+            if field == NULL and table.unknown >= 0:
+                if kept is None:
+                    kept = WriteBuffer.__new__(WriteBuffer)
+                kept.append(start, c.p - start)
             continue
         expected = field + 1
         frame.field = field
@@ -80,6 +92,8 @@ cdef int read_fields(FieldTable table, void* base, Cursor* c, Frame* frame) exce
     frame.field = NULL
     if filled < table.count:
         fill_absent(table, base, frame)
+    if kept is not None:
+        keep_unknown(table, base, kept, frame)
     return filled
 
 
@@ -131,6 +145,7 @@ cdef PyObject* read_struct(StructPlan plan, Cursor* c, Frame* up, int depth) exc
         plan.link()
     if depth > DEPTH:
         broken(&frame, DEPTH_LIMIT, f"structs nested deeper than {DEPTH} levels")
+    spend(plan.weight, &frame)
     if plan.is_direct:
         value = allocate(<PyTypeObject*>plan.cls, 0)
     else:
@@ -287,6 +302,7 @@ cdef PyObject* read_list(TypeNode* t, Cursor* c, Frame* up) except NULL:
     cdef int32_t n = read_count(t, c, up)
     cdef int32_t ahead = n if n < PREALLOCATE else PREALLOCATE
     cdef int32_t i
+    spend(LIST_WEIGHT + <int64_t>n * (8 + elem.weight), up)
     open_container(&frame, up, IN_LIST)
     # The places are there, but the list is only as long as it is filled: nobody must ever see an empty place.
     items = PyList_New(ahead)
@@ -319,6 +335,7 @@ cdef PyObject* read_set(TypeNode* t, Cursor* c, Frame* up) except NULL:
     cdef TypeNode* elem = t.elem
     cdef int32_t n = read_count(t, c, up)
     cdef int32_t i
+    spend(SET_WEIGHT + <int64_t>n * (SET_SLOT + elem.weight), up)
     open_container(&frame, up, IN_SET)
     # A frozenset may be filled as long as nobody else has seen it.
     items = new_frozenset(NULL) if t.frozen else new_set(NULL)
@@ -353,6 +370,7 @@ cdef PyObject* read_map(TypeNode* t, Cursor* c, Frame* up) except NULL:
         size = t.key.min_size + t.elem.min_size
         if <int64_t>n * size > left(c):
             broken(up, SIZE_LIMIT, f"{n} entries of at least {size} bytes, {left(c)} bytes are there")
+    spend(DICT_WEIGHT + <int64_t>n * (DICT_SLOT + t.key.weight + t.elem.weight), up)
     open_container(&frame, up, IN_KEY)
     items = PyDict_New()
     for i in range(n):

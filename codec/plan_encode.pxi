@@ -23,6 +23,8 @@ cdef int write_fields(FieldTable table, void* base, WriteBuffer out, Frame* fram
             out.n += 3
             write_value(field.type, value, out, frame)
         field += 1
+    if table.unknown >= 0:
+        write_unknown(table, base, out, frame, False)
     reserve(out, 1)
     out.p[out.n] = STOP
     out.n += 1
@@ -52,6 +54,10 @@ cdef int check_union(StructPlan plan, object value, Frame* frame) except -1:
     cdef int i
     cdef list there = []
     cdef PyObject* member
+    if plan.unknown >= 0:
+        member = slot(<void*><PyObject*>value, plan.unknown)[0]
+        if member != NULL and member != PyNone:
+            there.append("a member that this IDL does not know")
     for i in range(plan.count):
         member = slot(<void*><PyObject*>value, plan.nodes[i].offset)[0]
         if member != NULL and member != PyNone:

@@ -77,6 +77,12 @@ def value_hash(value):
     return settled(sum)
 
 
+cdef object kept_unknown(StructPlan plan, object value):
+    """What its `__unknown__` holds; None where it was never set."""
+    cdef PyObject* kept = slot(<void*><PyObject*>value, plan.unknown)[0]
+    return None if kept == NULL else <object>kept
+
+
 cdef class StructBase:
     """What all structs have that must be fast: equality, hash and copy by value. It has no fields, so that exceptions
     can be structs too."""
@@ -106,6 +112,8 @@ cdef class StructBase:
                 other_held = <object>theirs
                 if not same_value(held, other_held, Py_EQ):
                     return False
+            if plan.unknown >= 0 and kept_unknown(plan, self) != kept_unknown(plan, other):
+                return False
         finally:
             leave_recursion()
         return True
@@ -123,6 +131,8 @@ cdef class StructBase:
                 if value != NULL:
                     held = <object>value
                     add_lane(&sum, held)
+            if plan.unknown >= 0:
+                add_lane(&sum, kept_unknown(plan, self))
         finally:
             leave_recursion()
         return settled(sum)
@@ -144,4 +154,9 @@ cdef class StructBase:
             if value != NULL:
                 incref(value)
                 slot(<void*><PyObject*>new, plan.nodes[i].offset)[0] = value
+        if plan.unknown >= 0:
+            kept = kept_unknown(plan, self)
+            if kept is not None:
+                incref(<PyObject*>kept)
+                slot(<void*><PyObject*>new, plan.unknown)[0] = <PyObject*>kept
         return new

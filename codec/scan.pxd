@@ -2,7 +2,7 @@
 """Finding the end of a Thrift binary struct without decoding it."""
 
 from codec.buffer cimport Cursor
-from libc.stdint cimport int32_t, uint8_t
+from libc.stdint cimport int32_t, uint8_t, uint64_t
 
 cdef enum:
     # Open structs and containers. Wider than what decoding bears (64 structs, with the IDL's containers between them), so that a
@@ -31,3 +31,7 @@ cdef void scan_start(Scan* s, Py_ssize_t limit) noexcept
 cdef void scan_start_value(Scan* s, uint8_t kind, Py_ssize_t limit) noexcept
 # 1: it ended at c.p. 0: more bytes are needed. -1: ProtocolError was raised.
 cdef int scan(Scan* s, Cursor* c) except -1
+# The same for the compact protocol.
+cdef int scan_compact(Scan* s, Cursor* c) except -1
+# An unsigned number of the compact protocol. 1: read, p stands behind it. 0: more bytes are needed. -1: ProtocolError was raised.
+cdef int compact_varint(const uint8_t** p, const uint8_t* end, uint64_t* value) except -1

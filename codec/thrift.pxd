@@ -14,6 +14,8 @@ cdef enum:
     BUFFERED = 0
     TTHEADER = 2
     FRAMED = 4
+    # Beside them: the message is in Thrift's compact protocol, which Kitex does not have, and not in binary.
+    COMPACT = 256
 
 cdef enum:
     # Message types of Thrift.
@@ -79,6 +81,7 @@ cdef struct Head:
     const uint8_t* name
     Py_ssize_t name_size
     bint strict
+    bint compact
 
 
 cdef class ThriftProtocol(Protocol):

@@ -9,8 +9,9 @@ W1 the first and second big-endian word:
     W1 = 8001 ....                      framed: W0 is the length
     W0 small, W1 begins with a letter   buffered, old head without a version: W0 is the length of the name
     W1 small, 0 < W1 < W0               framed, old head
+    82 .1 where 8001 would be           the same framings in the compact protocol (Apache `TCompactProtocol`)
 
-The old heads are Apache Thrift's; Kitex refuses them. Anything else is a ProtocolError, after which a connection cannot go on.
+The old heads and compact are Apache Thrift's; Kitex refuses them. Anything else is a ProtocolError, after which a connection cannot go on.
 
 A ThriftServerProtocol turns bytes into Requests and writes replies; a ThriftClientProtocol writes calls and turns bytes into Replies.
 Neither knows sockets, clocks or tasks. Heads and framings are here; the two sides are in thrift_server.pxi and thrift_client.pxi.
@@ -18,11 +19,12 @@ Neither knows sockets, clocks or tasks. Heads and framings are here; the two sid
 
 cimport cython
 from codec.buffer cimport get32, left, put32, reserve
-from codec.scan cimport scan, scan_start, scan_start_value
-from codec.ttheader cimport begin_header, end_header, read_header
+from codec.plan cimport grant
+from codec.scan cimport compact_varint, scan, scan_compact, scan_start, scan_start_value
+from codec.ttheader cimport HEADER_FIXED, begin_header, end_header, read_header
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.unicode cimport PyUnicode_DecodeUTF8
-from libc.stdint cimport INT32_MAX, uint32_t, uint64_t
+from libc.stdint cimport INT32_MAX, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcmp, memcpy
 
@@ -38,12 +40,23 @@ from codec.errors import (
     UsageError,
     application_error,
 )
+from codec.spec import Field
 from codec.ttheader import StringKey
+from codec.types import I32, STRING
 
 cdef enum:
     VERSION_MASK = 0xFFFF0000
     VERSION_1 = 0x80010000
     TTHEADER_MAGIC = 0x10000000
+    # The first byte of a compact message, and the version in the low bits of its second; the type is above them.
+    COMPACT_ID = 0x82
+    COMPACT_VERSION = 1
+    VERSION_BITS = 0x1F
+    # Bytes of the shortest compact message: two of head, two numbers, a name of one letter, an empty struct.
+    SHORTEST = 6
+    # TTHeader's protocol ids; THeader has the same.
+    ID_BINARY = 0
+    ID_COMPACT = 2
     # A method name longer than this is taken for garbage; real ones are below 100 bytes. It also tells old heads from noise.
     MAX_NAME = 4096
     # Bytes that decide how a message is framed.
@@ -55,6 +68,7 @@ cdef enum:
 DEFAULT_MAX_MESSAGE = 16 * 2**20
 
 FRAMINGS = {"buffered": BUFFERED, "framed": FRAMED, "ttheader": TTHEADER, "ttheader-framed": TTHEADER | FRAMED}
+FRAMINGS.update({f"{name}-compact": number | COMPACT for name, number in FRAMINGS.items()})
 FRAMING_NAMES = {number: name for name, number in FRAMINGS.items()}
 
 cdef object INVALID_DATA = ProtocolErrorKind.INVALID_DATA
@@ -94,7 +108,7 @@ cdef class Request:
 
     @property
     def framing_name(self):
-        """How it was framed: buffered, framed, ttheader or ttheader-framed."""
+        """How it was framed: buffered, framed, ttheader or ttheader-framed; `-compact` behind it for the compact protocol."""
         return FRAMING_NAMES[self.framing]
 
     def __repr__(self):
@@ -119,6 +133,7 @@ cdef int read_head(const uint8_t** p, const uint8_t* end, Head* h) except -1:
         if end - p[0] < 8:
             return 0
         h.strict = True
+        h.compact = False
         h.type = word & 0xFF
         size = <int32_t>get32(p[0] + 4)
         if size < 0:
@@ -130,8 +145,11 @@ cdef int read_head(const uint8_t** p, const uint8_t* end, Head* h) except -1:
         h.name = p[0] + 8
         h.seqid = <int32_t>get32(p[0] + 8 + size)
         p[0] += 12 + size
+    elif is_compact(p[0]):
+        return read_compact_head(p, end, h)
     elif word <= MAX_NAME:
         size = word
+        h.compact = False
         if end - p[0] < 9 + size:
             return 0
         h.strict = False
@@ -142,6 +160,31 @@ cdef int read_head(const uint8_t** p, const uint8_t* end, Head* h) except -1:
     else:
         raise ProtocolError(f"not a Thrift message: begins with {word:#010x}", ProtocolErrorKind.BAD_VERSION)
     h.name_size = size
+    return 1
+
+
+cdef inline bint is_compact(const uint8_t* p) noexcept:
+    """Does a compact message begin here? Two bytes tell."""
+    return p[0] == COMPACT_ID and p[1] & VERSION_BITS == COMPACT_VERSION
+
+
+cdef int read_compact_head(const uint8_t** p, const uint8_t* end, Head* h) except -1:
+    cdef uint64_t seqid = 0, size = 0
+    cdef const uint8_t* at = p[0] + 2
+    h.strict = True
+    h.compact = True
+    h.type = p[0][1] >> 5
+    if compact_varint(&at, end, &seqid) == 0 or compact_varint(&at, end, &size) == 0:
+        return 0
+    if size > MAX_NAME:
+        raise ProtocolError(f"method name of {size} bytes is longer than {MAX_NAME}", SIZE_LIMIT)
+    if end - at < <Py_ssize_t>size:
+        return 0
+    # Plain, not zigzag; Apache's Python writes negative ones as they are in 32 bits.
+    h.seqid = <int32_t>seqid
+    h.name = at
+    h.name_size = <Py_ssize_t>size
+    p[0] = at + size
     return 1
 
 
@@ -158,7 +201,6 @@ cdef tuple STRANGERS = (
     (b"\x16\x03", "TLS"),
     (b"\x15\x03", "TLS"),
     (b"HTTP/", "an HTTP answer"),
-    (b"\x82\x21", "the compact protocol of Thrift"),
 )
 
 
@@ -188,20 +230,26 @@ cdef class ThriftProtocol(Protocol):
         cdef uint32_t w0, w1
         cdef Py_ssize_t n = left(c), size
         cdef Cursor packet
+        if n >= SHORTEST and is_compact(c.p):
+            self.header = None
+            return self.find_end(c, e)
         if n < DETECT:
             # A TLS alert, say, is shorter than that and nothing follows it.
-            if n >= 4 and get32(c.p) & VERSION_MASK != VERSION_1 and get32(c.p) > <uint64_t>self.max_message:
+            if (n >= 4 and get32(c.p) & VERSION_MASK != VERSION_1 and not is_compact(c.p)
+                    and get32(c.p) > <uint64_t>self.max_message):
                 raise ProtocolError(
                     f"not a Thrift message in any known framing: {described((<const char*>c.p)[:n])}", ProtocolErrorKind.BAD_VERSION)
             return 0
         w0 = get32(c.p)
         w1 = get32(c.p + 4)
         self.header = None
-        if w1 & VERSION_MASK == VERSION_1 and w0 & VERSION_MASK != VERSION_1:
+        if (w1 & VERSION_MASK == VERSION_1 and w0 & VERSION_MASK != VERSION_1) or is_compact(c.p + 4):
             size = self.checked(w0, "frame")
             if n < size + 4:
                 return 0
             e.framing, e.body, e.end = FRAMED, c.p + 4, c.p + 4 + size
+            if is_compact(e.body):
+                e.framing |= COMPACT
             c.p = e.end
             return 1
         if w1 & VERSION_MASK == TTHEADER_MAGIC:
@@ -212,13 +260,17 @@ cdef class ThriftProtocol(Protocol):
             packet.end = c.p + 4 + size
             self.header = read_header(&packet)
             e.framing, e.body, e.end = TTHEADER, packet.p, packet.end
-            if left(&packet) >= DETECT and get32(packet.p) & VERSION_MASK != VERSION_1:
+            if left(&packet) >= SHORTEST and is_compact(packet.p):
+                e.framing |= COMPACT
+            elif left(&packet) >= DETECT and get32(packet.p) & VERSION_MASK != VERSION_1:
                 # The inner frame's own length counts (Kitex does not compare the two); it cannot reach beyond the packet.
                 size = get32(packet.p)
                 if size > left(&packet) - 4:
                     raise ProtocolError(
                         f"frame of {size} bytes inside a TTHeader packet that has {left(&packet) - 4} left", SIZE_LIMIT)
                 e.framing, e.body, e.end = TTHEADER | FRAMED, packet.p + 4, packet.p + 4 + size
+                if is_compact(e.body):
+                    e.framing |= COMPACT
             c.p = packet.end
             return 1
         if w0 & VERSION_MASK == VERSION_1 or (0 < w0 <= MAX_NAME and is_letter(w1)):
@@ -259,7 +311,7 @@ cdef class ThriftProtocol(Protocol):
         else:
             rest.p = c.p + self.scanned
         try:
-            done = scan(s, &rest)
+            done = scan_compact(s, &rest) if is_compact(c.p) else scan(s, &rest)
             if rest.p - c.p + s.skip > self.max_message:
                 raise ProtocolError(f"message is larger than the limit of {self.max_message} bytes", SIZE_LIMIT)
         except BaseException:
@@ -275,7 +327,7 @@ cdef class ThriftProtocol(Protocol):
                 memcpy(self.progress, s, sizeof(Scan))
             return 0
         self.forget_progress()
-        e.framing, e.body, e.end = BUFFERED, c.p, rest.p
+        e.framing, e.body, e.end = BUFFERED | COMPACT if is_compact(c.p) else BUFFERED, c.p, rest.p
         c.p = rest.p
         return 1
 
@@ -288,6 +340,15 @@ cdef class ThriftProtocol(Protocol):
 # ---- writing -------------------------------------------------------------------------------------------------------
 
 
+cdef inline uint8_t* put_varint(uint8_t* p, uint32_t v) noexcept:
+    while v >= 0x80:
+        p[0] = <uint8_t>(v | 0x80)
+        v >>= 7
+        p += 1
+    p[0] = <uint8_t>v
+    return p + 1
+
+
 cdef int begin_message(
     WriteBuffer out, Marks* m, int framing, bint strict, bytes name, int type, int32_t seqid,
     int32_t header_seqid, dict ints, dict strings,
@@ -297,12 +358,21 @@ cdef int begin_message(
     m.packet = m.frame = -1
     if framing & TTHEADER:
         m.packet = begin_header(out, header_seqid, 0, ints, strings)
+        if framing & COMPACT:
+            out.p[m.packet + HEADER_FIXED] = ID_COMPACT
     reserve(out, 16 + size)
     if framing & FRAMED:
         m.frame = out.n
         out.n += 4
     p = out.p + out.n
-    if strict:
+    if framing & COMPACT:
+        p[0] = COMPACT_ID
+        p[1] = <uint8_t>(type << 5) | COMPACT_VERSION
+        p = put_varint(p + 2, <uint32_t>seqid)
+        p = put_varint(p, <uint32_t>size)
+        memcpy(p, PyBytes_AS_STRING(name), size)
+        out.n = p + size - out.p
+    elif strict:
         put32(p, VERSION_1 | <uint32_t>type)
         put32(p + 4, <uint32_t>size)
         memcpy(p + 8, PyBytes_AS_STRING(name), size)
@@ -328,13 +398,23 @@ cdef int end_message(WriteBuffer out, Marks* m, Py_ssize_t start) except -1:
     return 0
 
 
-cdef int write_application_error(WriteBuffer out, int type, str message) except -1:
+cdef int write_application_error(WriteBuffer out, int type, str message, bint compact) except -1:
     """Exactly the two fields, in this order: Kitex's reader loses its place on any other."""
     cdef bytes text = message.encode("utf-8", "replace")
     cdef Py_ssize_t size = PyBytes_GET_SIZE(text)
     cdef uint8_t* p
     reserve(out, 15 + size)
     p = out.p + out.n
+    if compact:
+        p[0] = 0x18  # field 1, binary
+        p = put_varint(p + 1, <uint32_t>size)
+        memcpy(p, PyBytes_AS_STRING(text), size)
+        p += size
+        p[0] = 0x15  # field 2, i32, zigzag
+        p = put_varint(p + 1, (<uint32_t>type << 1) ^ <uint32_t>(type >> 31))
+        p[0] = 0
+        out.n = p + 1 - out.p
+        return 0
     p[0], p[1], p[2] = 11, 0, 1
     put32(p + 3, <uint32_t>size)
     memcpy(p + 7, PyBytes_AS_STRING(text), size)
@@ -346,8 +426,10 @@ cdef int write_application_error(WriteBuffer out, int type, str message) except 
     return 0
 
 
-cdef tuple read_application_error(Cursor* c):
+cdef tuple read_application_error(Cursor* c, bint compact):
     """``(type number, message)``; fields may come in any order, unknown ones are passed over."""
+    if compact:
+        return read_compact_application_error(c)
     cdef Scan s
     cdef int kind, fid, type = 0
     cdef Py_ssize_t size
@@ -376,6 +458,14 @@ cdef tuple read_application_error(Cursor* c):
             scan_start_value(&s, <uint8_t>kind, left(c))
             if scan(&s, c) == 0:
                 raise ProtocolError("the exception ends in the middle")
+
+
+cdef tuple read_compact_application_error(Cursor* c):
+    values = COMPACT_ERROR.decode(c, True)
+    return values[1], values[0]
+
+
+cdef ArgsPlan COMPACT_ERROR = ArgsPlan("exception", (Field(1, "message", STRING), Field(2, "type", I32)))
 
 include "thrift_server.pxi"
 include "thrift_client.pxi"

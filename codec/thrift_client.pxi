@@ -21,7 +21,7 @@ cdef class ThriftClientProtocol(ThriftProtocol):
         cdef int type = ONEWAY if route.oneway else CALL
         try:
             begin_message(out, &m, self.framing, True, route.name, type, seqid, seqid, ints, strings)
-            route.args.encode(args, out)
+            route.args.encode(args, out, self.framing & COMPACT)
             if out.n - start > self.max_message:
                 raise EncodeError(f"the call takes {out.n - start} bytes, more than the limit of {self.max_message}", route.spec.name)
             end_message(out, &m, start)
@@ -59,7 +59,7 @@ cdef class ThriftClientProtocol(ThriftProtocol):
             raise ProtocolError(f"an answer with sequence id {head.seqid}, which no call waits for")
         if head.type == EXCEPTION:
             try:
-                type, message = read_application_error(&body)
+                type, message = read_application_error(&body, head.compact)
                 r.error = application_error(message, type)
             except ProtocolError as error:
                 r.error = error
@@ -75,7 +75,7 @@ cdef class ThriftClientProtocol(ThriftProtocol):
                 if r.error is not None:
                     return r
             try:
-                r.value = route.result.decode(&body)
+                r.value = route.result.decode(&body, head.compact)
             except Exception as error:
                 # Declared exceptions of the IDL, and results that cannot be decoded: the connection is in step in both cases.
                 r.error = error

@@ -74,7 +74,7 @@ cdef class ThriftServerProtocol(ThriftProtocol):
             r.error = self.nobody(r)
         else:
             try:
-                r.args = r.route.args.decode(&body)
+                r.args = r.route.args.decode(&body, head.compact)
             except ProtocolError as error:
                 r.error = ApplicationError(f"{r.method}: {error.message}", ApplicationErrorType.PROTOCOL_ERROR)
         return r
@@ -95,8 +95,8 @@ cdef class ThriftServerProtocol(ThriftProtocol):
         cdef int framing = BUFFERED
         if left(c) < 12:
             raise error
-        if get32(p) & VERSION_MASK != VERSION_1:
-            if get32(p + 4) & VERSION_MASK != VERSION_1:
+        if get32(p) & VERSION_MASK != VERSION_1 and not is_compact(p):
+            if get32(p + 4) & VERSION_MASK != VERSION_1 and not is_compact(p + 4):
                 raise error
             framing = FRAMED
             p += 4
@@ -106,7 +106,7 @@ cdef class ThriftServerProtocol(ThriftProtocol):
         except ProtocolError:
             raise error
         r = Request.__new__(Request)
-        r.framing = framing
+        r.framing = framing | COMPACT if head.compact else framing
         r.name = PyBytes_FromStringAndSize(<const char*>head.name, head.name_size)
         r.type = head.type
         r.seqid = head.seqid
@@ -142,7 +142,7 @@ cdef class ThriftServerProtocol(ThriftProtocol):
             raise UsageError(f"there is no such method as {request.name!r}; answer with a failure")
         try:
             self.begin(request, &m, REPLY, out, strings)
-            request.route.result.encode_value(value, out)
+            request.route.result.encode_value(value, out, request.framing & COMPACT)
             end_message(out, &m, start)
             self.check_answer(request, out.n - start)
         except BaseException:
@@ -157,7 +157,7 @@ cdef class ThriftServerProtocol(ThriftProtocol):
             raise UsageError(f"there is no such method as {request.name!r}; answer with a failure")
         try:
             self.begin(request, &m, REPLY, out, strings)
-            if request.route.result.encode_exception(error, out) == 0:
+            if request.route.result.encode_exception(error, out, request.framing & COMPACT) == 0:
                 out.truncate(start)
                 return 0
             end_message(out, &m, start)
@@ -182,7 +182,7 @@ cdef class ThriftServerProtocol(ThriftProtocol):
         cdef Py_ssize_t start = out.n
         try:
             self.begin(request, &m, EXCEPTION, out, strings)
-            write_application_error(out, type, message)
+            write_application_error(out, type, message, request.framing & COMPACT)
             end_message(out, &m, start)
             self.check_answer(request, out.n - start)
         except BaseException:

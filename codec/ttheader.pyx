@@ -32,8 +32,8 @@ cdef enum:
 # Where the ACL token, which has no key on the wire, is kept among the strings (gopkg `GDPRToken`).
 ACL_KEY = "RPC_TRANSIT_gdpr-token"
 
-# Protocol ids that Kitex accepts (gopkg `checkProtocolID`); 0x02, Thrift compact, is refused there too.
-cdef frozenset PROTOCOL_IDS = frozenset((0x00, 0x03, 0x04, 0x10, 0x11))
+# Protocol ids that Kitex accepts (gopkg `checkProtocolID`), and 0x02, Thrift compact, which it refuses and THeader has.
+cdef frozenset PROTOCOL_IDS = frozenset((0x00, 0x02, 0x03, 0x04, 0x10, 0x11))
 
 
 class IntKey:

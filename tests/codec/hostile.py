@@ -77,8 +77,6 @@ REFUSED: dict[str, tuple[bytes, ProtocolErrorKind]] = {
     "zeros": (bytes(100), _BAD),
     "ones": (b"\xff" * 100, _BAD),
     "noise": (random.Random(7).randbytes(1000), _BAD),
-    "Thrift compact": (b"\x82\x21\x01\x04echo\x1c\x18\x02hi\0\0", _BAD),
-    "framed Thrift compact": (framed(b"\x82\x21\x01\x04echo\x1c\x18\x02hi\0\0"), _BAD),
     "Kitex Protobuf": (bytes.fromhex("0000001490010001000000044563686f000000070a026869"), _BAD),
     "THeader": (bytes.fromhex("000000300fff000000000001") + bytes(40), _BAD),
     "frame of 2 GiB, old head": (_length(_HUGE) + thrift("echo", CALL, 1, echo_args(), strict=False), _SIZE),
@@ -102,7 +100,7 @@ REFUSED: dict[str, tuple[bytes, ProtocolErrorKind]] = {
     "TTHeader with 65535 words": (ttheader(_CALL, words=65535), _DATA),
     "TTHeader with no words": (ttheader(_CALL, words=0), _DATA),
     "TTHeader with 65535 pairs that are not there": (ttheader(_CALL, b"\x01\xff\xff"), _DATA),
-    "TTHeader compact": (ttheader(_CALL, protocol=2), _DATA),
+    "TTHeader with a protocol that there is not": (ttheader(_CALL, protocol=1), _DATA),
     "TTHeader streaming": (
         bytes.fromhex("00000028 1000 0002 00000001 0005 1000 10000200090006")
         + b"stream"

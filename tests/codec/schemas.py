@@ -7,9 +7,12 @@ from typing import Any
 from weego import stub
 
 
-def struct(name: str, *fields: stub.Field, base: type[stub.Struct] = stub.Struct, **members: Any) -> Any:
+def struct(
+    name: str, *fields: stub.Field, base: type[stub.Struct] = stub.Struct, keeps_unknown: bool = False, **members: Any
+) -> Any:
     """A defined struct class. Its constructor takes any fields by keyword; absent ones get their defaults."""
-    cls = declare(name, *(field.name for field in fields), base=base, **members)
+    names = [field.name for field in fields] + (["__unknown__"] if keeps_unknown else [])
+    cls = declare(name, *names, base=base, **members)
     stub.define(cls, *fields)
     return cls
 

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from thrift.protocol.TBinaryProtocol import TBinaryProtocol
+from thrift.protocol.TCompactProtocol import TCompactProtocol
 from thrift.Thrift import TType
 from thrift.transport.TTransport import TMemoryBuffer
 
@@ -126,22 +127,27 @@ def random_instance(rng: Dice, cls: Any) -> Any:
     return value
 
 
-def dumps(value: Any) -> bytes:
-    return type(value).__plan__.dumps(value)
+def dumps(value: Any, compact: bool = False) -> bytes:
+    data: bytes = type(value).__plan__.dumps(value, compact)
+    return data
 
 
+BOTH = pytest.mark.parametrize("compact", [False, True], ids=["binary", "compact"])
+
+
+@BOTH
 @SLOW
-@given(st.integers(0, 2**32))
-def test_round_trip(seed):
+@given(seed=st.integers(0, 2**32))
+def test_round_trip(compact, seed):
     rng = Dice(seed)
     cls = random_struct(rng, 4)
     for _ in range(5):
         value = random_instance(rng, cls)
-        data = dumps(value)
-        back = cls.__plan__.loads(data)
+        data = dumps(value, compact)
+        back = cls.__plan__.loads(data, compact)
         assert back == value
         assert hash(back) == hash(value)
-        assert len(dumps(back)) == len(data)
+        assert len(dumps(back, compact)) == len(data)
         assert repr(back)
 
 
@@ -250,21 +256,24 @@ def to_peer(value: Any, type: Type, frozen: bool = False) -> Any:
     return value
 
 
+@BOTH
 @SLOW
-@given(st.integers(0, 2**32))
-def test_apache_thrift_agrees(seed):
+@given(seed=st.integers(0, 2**32))
+def test_apache_thrift_agrees(compact, seed):
     rng = Dice(seed)
+    protocol = TCompactProtocol if compact else TBinaryProtocol
     rng.frozen_maps = False  # its frozen map sorts its entries, which cannot be done with structs
     cls = random_struct(rng, 3)
     value = random_instance(rng, cls)
     peer = peer_class(cls)
     theirs = to_peer(value, StructType(cls))
     transport = TMemoryBuffer()
-    peer.write(theirs, TBinaryProtocol(transport))
-    assert cls.__plan__.loads(transport.getvalue()) == value
-    data = dumps(value)
-    assert len(transport.getvalue()) == len(data)
-    back = peer.read(TBinaryProtocol(TMemoryBuffer(data)))
+    peer.write(theirs, protocol(transport))
+    assert cls.__plan__.loads(transport.getvalue(), compact) == value
+    data = dumps(value, compact)
+    # Apache writes the fields in the order of their ids, which in compact decides how long their heads are.
+    assert compact or len(transport.getvalue()) == len(data)
+    back = peer.read(protocol(TMemoryBuffer(data)))
     assert to_weego(back, StructType(cls)) == value
 
 
@@ -291,6 +300,8 @@ FULL = struct(
         )
     ),
 )
+# Knows nothing, keeps everything.
+KEEPING = struct("Keeping", keeps_unknown=True)
 TREE = Node(name="root", next=Node(name="näxt"), children=[Node(name=str(i), children=[Node()]) for i in range(3)])
 
 
@@ -303,49 +314,52 @@ def full(seed: int = 1) -> Any:
     return value
 
 
-def tame(cls: Any, data: bytes) -> None:
+def tame(cls: Any, data: bytes, compact: bool = False) -> None:
     """Either a value that can be written again, or ProtocolError: nothing else, whatever the bytes."""
     try:
-        value = cls.__plan__.loads(data)
+        value = cls.__plan__.loads(data, compact)
     except ProtocolError:
         return
     repr(value)
     hash(value)
     value.copy()
     try:
-        again = dumps(value)
+        again = dumps(value, compact)
     except EncodeError:
         return  # an empty union, which may be read but not written
-    assert cls.__plan__.loads(again) == value or has_nan(value)
+    assert cls.__plan__.loads(again, compact) == value or has_nan(value)
 
 
 def has_nan(value: Any) -> bool:
     return "nan" in repr(value)
 
 
-def test_truncation_at_every_byte():
-    data = dumps(full())
-    assert FULL.__plan__.loads(data) == full()
+@BOTH
+def test_truncation_at_every_byte(compact):
+    data = dumps(full(), compact)
+    assert FULL.__plan__.loads(data, compact) == full()
     for cut in range(len(data)):
         with pytest.raises(ProtocolError):
-            FULL.__plan__.loads(data[:cut])
+            FULL.__plan__.loads(data[:cut], compact)
         with pytest.raises(ProtocolError):
-            Point.__plan__.loads(data[:cut])  # all of it unknown fields, or of another type
+            Point.__plan__.loads(data[:cut], compact)  # all of it unknown fields, or of another type
 
 
-def test_every_byte_flipped():
-    data = bytearray(dumps(full()))
+@BOTH
+def test_every_byte_flipped(compact):
+    data = bytearray(dumps(full(), compact))
     for place in range(len(data)):
         for value in (0, 1, 0x7F, 0x80, 0xFF, data[place] ^ 1, data[place] ^ 8):
             was, data[place] = data[place], value
-            tame(FULL, bytes(data))
+            tame(FULL, bytes(data), compact)
             data[place] = was
 
 
+@BOTH
 @settings(max_examples=400, deadline=None)
-@given(st.data())
-def test_mutations(data):
-    content = bytearray(dumps(full(data.draw(st.integers(1, 5)))))
+@given(data=st.data())
+def test_mutations(compact, data):
+    content = bytearray(dumps(full(data.draw(st.integers(1, 5))), compact))
     for _ in range(data.draw(st.integers(1, 6))):
         place = data.draw(st.integers(0, max(0, len(content) - 1)))
         match data.draw(st.integers(0, 3)):
@@ -358,15 +372,17 @@ def test_mutations(data):
                 content[place:place] = content[other : other + 16]
             case _:
                 content[place : place + 4] = data.draw(st.integers(-(2**31), 2**31 - 1)).to_bytes(4, "big", signed=True)
-    tame(FULL, bytes(content))
-    tame(Node, bytes(content))
+    tame(FULL, bytes(content), compact)
+    tame(Node, bytes(content), compact)
+    tame(KEEPING, bytes(content), compact)
 
 
+@BOTH
 @settings(max_examples=400, deadline=None)
-@given(st.binary(max_size=200))
-def test_noise(data):
-    for cls in (FULL, Node, Point, Shape, NotFound):
-        tame(cls, data)
+@given(data=st.binary(max_size=200))
+def test_noise(compact, data):
+    for cls in (FULL, Node, Point, Shape, NotFound, KEEPING):
+        tame(cls, data, compact)
 
 
 TOKENS = [

@@ -658,7 +658,7 @@ def test_messages_before_a_broken_one_are_not_lost():
         ttheader(ttheader(thrift("echo", CALL, 1, echo_args()))),
         ttheader(thrift("echo", CALL, 1, echo_args()), length=4),
         ttheader(thrift("echo", CALL, 1, echo_args()), words=0),
-        ttheader(thrift("echo", CALL, 1, echo_args()), protocol=2),
+        ttheader(thrift("echo", CALL, 1, echo_args()), protocol=1),
         ttheader(thrift("echo", CALL, 1, echo_args()), b"\x55"),
     ],
     ids=itertools.count(),

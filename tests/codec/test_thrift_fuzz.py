@@ -53,6 +53,17 @@ SEEDS = [
     ),
     *(shaped(shape, "echo", EXCEPTION, 1, application_exception("boom", 6)) for shape in SHAPES),
     *(
+        wrap(b"\x82\x21\x01" + bytes([len(name)]) + name.encode() + route(name).spec.args_plan.dumps(args, True))
+        for wrap in FRAMINGS.values()
+        for name, args in ARGUMENTS.items()
+    ),
+    *(
+        wrap(b"\x82\x41\x01" + bytes([len(name)]) + name.encode() + route(name).spec.result_plan.dumps(result, True))
+        for wrap in FRAMINGS.values()
+        for name, result in RESULTS.items()
+    ),
+    framed(b"\x82\x61\x01\x04echo\x18\x04boom\x15\x0c\0"),
+    *(
         ttheader(thrift("echo", REPLY, 1, b"\0"), pairs(1, [("biz-status", status), ("biz-extra", extra)]))
         for status in ("5", "0", "x")
         for extra in ('{"a": "b"}', "[[")
