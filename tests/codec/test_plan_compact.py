@@ -72,7 +72,7 @@ def test_bytes(type_: Type, value: Any, bytes_: str) -> None:
 def test_field_ids_near_and_far() -> None:
     """A step of 1 to 15 is in the head; all else, also backwards, is written out."""
     ids = [1, 16, 32, 31, -1, 32767, -32768]
-    cls = struct("Ids", *(Field(id, f"f{index}", I32) for index, id in enumerate(ids)))
+    cls = struct("Ids", *(Field(number, f"f{index}", I32) for index, number in enumerate(ids)))
     value = cls(**{f"f{index}": index for index in range(len(ids))})
     data = cls.__plan__.dumps(value, compact=True)
     assert data == bytes.fromhex("15 00  f5 02  05 40 04  05 3e 06  05 01 08  05 fe ff 03 0a  05 ff ff 03 0c  00")
@@ -107,7 +107,9 @@ def test_hostile_bytes(what: str, data: str, kind: ProtocolErrorKind) -> None:
 @pytest.mark.parametrize("type_", [I32, I16])
 def test_numbers_that_do_not_fit(type_: Type) -> None:
     with pytest.raises(ProtocolError, match="does not fit its type"):
-        one(type_).__plan__.loads(bytes.fromhex("14" if type_ == I16 else "15") + b"\x80\x80\x80\x80\x80\x01\0", compact=True)
+        one(type_).__plan__.loads(
+            bytes.fromhex("14" if type_ == I16 else "15") + b"\x80\x80\x80\x80\x80\x01\0", compact=True
+        )
 
 
 def test_a_bool_in_a_list_by_either_number() -> None:
@@ -209,9 +211,7 @@ def test_unknown_fields_are_part_of_the_value() -> None:
 
 @BOTH
 def test_a_union_member_of_a_newer_peer_goes_on(compact: bool) -> None:
-    newer_shape = struct(
-        "Shape", Field(1, "point", StructType(Point)), Field(9, "angle", DOUBLE), base=stub.Union
-    )
+    newer_shape = struct("Shape", Field(1, "point", StructType(Point)), Field(9, "angle", DOUBLE), base=stub.Union)
     older = struct("Shape", Field(1, "point", StructType(Point)), base=stub.Union, keeps_unknown=True)
     holder = struct("Holder", Field(1, "shape", StructType(older)))
     sender = struct("Holder", Field(1, "shape", StructType(newer_shape)))

@@ -82,9 +82,7 @@ def test_bytes() -> None:
     server().write_failure(request, 6, "no", out)
     assert out.take() == bytes.fromhex("82 61 01 04 6563686f 18 02 6e6f 15 0c 00")
     ThriftClientProtocol("ttheader-compact").write_call(route("ping"), (), -1, out)
-    assert out.take() == bytes.fromhex(
-        "0000001b 1000 0000 ffffffff 0001 02000000  82 21 ffffffff0f 04 70696e67 00"
-    )
+    assert out.take() == bytes.fromhex("0000001b 1000 0000 ffffffff 0001 02000000  82 21 ffffffff0f 04 70696e67 00")
 
 
 @pytest.mark.parametrize("seqid", [0, 1, 127, 128, 2**31 - 1, -1, -(2**31)])
