@@ -6,7 +6,7 @@ from codec.plan cimport ArgsPlan, ResultPlan
 from codec.protocol cimport Protocol
 from codec.scan cimport Scan
 from codec.ttheader cimport Header
-from libc.stdint cimport int32_t, uint8_t, uint32_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
 
 
 cdef enum:
@@ -73,6 +73,7 @@ cdef struct Marks:
     # Where lengths are to be filled in once the body is written; -1 where there is none.
     Py_ssize_t packet
     Py_ssize_t frame
+    Py_ssize_t sum                   # room for the payload's checksum
 
 
 cdef struct Head:
@@ -86,6 +87,7 @@ cdef struct Head:
 
 cdef class ThriftProtocol(Protocol):
     cdef Py_ssize_t max_message
+    cdef public int64_t max_decoded  # bytes of memory that one message may become
     cdef Scan* progress              # of a buffered message that has not arrived whole; NULL between messages
     cdef Py_ssize_t scanned          # its bytes that `progress` has seen
 
@@ -119,6 +121,7 @@ cdef class ThriftServerProtocol(ThriftProtocol):
 
 cdef class ThriftClientProtocol(ThriftProtocol):
     cdef readonly int framing
+    cdef public bint checksum        # TTHeader: send a checksum of each payload
     cdef dict pending                # seqid → Route of the calls that wait for an answer
 
     cdef int call(self, Route route, tuple args, int32_t seqid, WriteBuffer out, dict ints, dict strings) except -1

@@ -67,7 +67,9 @@ class Reply:
     def size(self) -> int: ...
 
 class ThriftProtocol(Protocol):
-    """What both sides share."""
+    """What both sides share. `max_decoded` bounds the memory, in bytes, that one message may become."""
+
+    max_decoded: int
 
 class ThriftServerProtocol(ThriftProtocol):
     """The server's side of one connection."""
@@ -77,6 +79,7 @@ class ThriftServerProtocol(ThriftProtocol):
         routes: dict[bytes, Route],
         services: dict[str, dict[bytes, Route]] | None = None,
         max_message: int = ...,
+        max_decoded: int = ...,
     ) -> None: ...
     def feed(self, data: ReadBuffer) -> list[Request]: ...
     def write_reply(
@@ -93,7 +96,8 @@ class ThriftServerProtocol(ThriftProtocol):
 class ThriftClientProtocol(ThriftProtocol):
     """The client's side of one connection."""
 
-    def __init__(self, framing: str = "framed", max_message: int = ...) -> None: ...
+    checksum: bool
+    def __init__(self, framing: str = "framed", max_message: int = ..., checksum: bool = False) -> None: ...
     @property
     def framing(self) -> int: ...
     def feed(self, data: ReadBuffer) -> list[Reply]: ...

@@ -21,10 +21,10 @@ cimport cython
 from codec.buffer cimport get32, left, put32, reserve
 from codec.plan cimport grant
 from codec.scan cimport compact_varint, scan, scan_compact, scan_start, scan_start_value
-from codec.ttheader cimport HEADER_FIXED, begin_header, end_header, read_header
+from codec.ttheader cimport HEADER_FIXED, begin_header, check_payload, end_header, put_checksum, read_header
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.unicode cimport PyUnicode_DecodeUTF8
-from libc.stdint cimport INT32_MAX, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport INT32_MAX, int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcmp, memcpy
 
@@ -40,6 +40,7 @@ from codec.errors import (
     UsageError,
     application_error,
 )
+from codec.plan import DEFAULT_MAX_DECODED
 from codec.spec import Field
 from codec.ttheader import StringKey
 from codec.types import I32, STRING
@@ -75,6 +76,7 @@ cdef object INVALID_DATA = ProtocolErrorKind.INVALID_DATA
 cdef object NEGATIVE_SIZE = ProtocolErrorKind.NEGATIVE_SIZE
 cdef object SIZE_LIMIT = ProtocolErrorKind.SIZE_LIMIT
 cdef str BUSINESS_STATUS = StringKey.BUSINESS_STATUS
+cdef str CHECKSUM = StringKey.CHECKSUM
 
 
 cdef class Route:
@@ -218,6 +220,7 @@ cdef class ThriftProtocol(Protocol):
 
     def __cinit__(self):
         self.max_message = DEFAULT_MAX_MESSAGE
+        self.max_decoded = DEFAULT_MAX_DECODED
         self.progress = NULL
 
     def __dealloc__(self):
@@ -259,6 +262,7 @@ cdef class ThriftProtocol(Protocol):
             packet.p = c.p
             packet.end = c.p + 4 + size
             self.header = read_header(&packet)
+            check_payload(self.header, packet.p, packet.end)
             e.framing, e.body, e.end = TTHEADER, packet.p, packet.end
             if left(&packet) >= SHORTEST and is_compact(packet.p):
                 e.framing |= COMPACT
@@ -351,13 +355,13 @@ cdef inline uint8_t* put_varint(uint8_t* p, uint32_t v) noexcept:
 
 cdef int begin_message(
     WriteBuffer out, Marks* m, int framing, bint strict, bytes name, int type, int32_t seqid,
-    int32_t header_seqid, dict ints, dict strings,
+    int32_t header_seqid, dict ints, dict strings, bint checksum,
 ) except -1:
     cdef Py_ssize_t size = PyBytes_GET_SIZE(name)
     cdef uint8_t* p
-    m.packet = m.frame = -1
+    m.packet = m.frame = m.sum = -1
     if framing & TTHEADER:
-        m.packet = begin_header(out, header_seqid, 0, ints, strings)
+        m.packet = begin_header(out, header_seqid, 0, ints, strings, &m.sum if checksum else NULL)
         if framing & COMPACT:
             out.p[m.packet + HEADER_FIXED] = ID_COMPACT
     reserve(out, 16 + size)
@@ -395,6 +399,8 @@ cdef int end_message(WriteBuffer out, Marks* m, Py_ssize_t start) except -1:
         put32(out.p + m.frame, <uint32_t>(out.n - m.frame - 4))
     if m.packet >= 0:
         end_header(out, m.packet)
+    if m.sum >= 0:
+        put_checksum(out, m.packet, m.sum)
     return 0
 
 

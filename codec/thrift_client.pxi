@@ -7,11 +7,12 @@ cdef str shown(Head* head):
 cdef class ThriftClientProtocol(ThriftProtocol):
     """The client's side of one connection. `framing` is a name of FRAMINGS; replies in another framing are understood too."""
 
-    def __init__(self, str framing="framed", Py_ssize_t max_message=DEFAULT_MAX_MESSAGE):
+    def __init__(self, str framing="framed", Py_ssize_t max_message=DEFAULT_MAX_MESSAGE, bint checksum=False):
         if framing not in FRAMINGS:
             raise ValueError(f"unknown framing {framing!r}; choose one of {', '.join(FRAMINGS)}")
         self.framing = FRAMINGS[framing]
         self.max_message = max_message
+        self.checksum = checksum
         self.pending = {}
 
     cdef int call(self, Route route, tuple args, int32_t seqid, WriteBuffer out, dict ints, dict strings) except -1:
@@ -20,7 +21,7 @@ cdef class ThriftClientProtocol(ThriftProtocol):
         cdef Py_ssize_t start = out.n
         cdef int type = ONEWAY if route.oneway else CALL
         try:
-            begin_message(out, &m, self.framing, True, route.name, type, seqid, seqid, ints, strings)
+            begin_message(out, &m, self.framing, True, route.name, type, seqid, seqid, ints, strings, self.checksum)
             route.args.encode(args, out, self.framing & COMPACT)
             if out.n - start > self.max_message:
                 raise EncodeError(f"the call takes {out.n - start} bytes, more than the limit of {self.max_message}", route.spec.name)
@@ -75,6 +76,7 @@ cdef class ThriftClientProtocol(ThriftProtocol):
                 if r.error is not None:
                     return r
             try:
+                grant(self.max_decoded)
                 r.value = route.result.decode(&body, head.compact)
             except Exception as error:
                 # Declared exceptions of the IDL, and results that cannot be decoded: the connection is in step in both cases.

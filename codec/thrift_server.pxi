@@ -7,7 +7,9 @@ cdef class ThriftServerProtocol(ThriftProtocol):
     when a TTHeader names its service (`isn`).
     """
 
-    def __init__(self, dict routes not None, dict services=None, Py_ssize_t max_message=DEFAULT_MAX_MESSAGE):
+    def __init__(self, dict routes not None, dict services=None, Py_ssize_t max_message=DEFAULT_MAX_MESSAGE,
+                 int64_t max_decoded=DEFAULT_MAX_DECODED):
+        self.max_decoded = max_decoded
         self.routes = routes
         self.services = services if services is not None else {}
         self.max_message = max_message
@@ -74,6 +76,7 @@ cdef class ThriftServerProtocol(ThriftProtocol):
             r.error = self.nobody(r)
         else:
             try:
+                grant(self.max_decoded)
                 r.args = r.route.args.decode(&body, head.compact)
             except ProtocolError as error:
                 r.error = ApplicationError(f"{r.method}: {error.message}", ApplicationErrorType.PROTOCOL_ERROR)
@@ -121,13 +124,16 @@ cdef class ThriftServerProtocol(ThriftProtocol):
     cdef int begin(self, Request r, Marks* m, int type, WriteBuffer out, dict strings) except -1:
         cdef dict ints = None
         cdef int32_t header_seqid = 0
+        cdef bint checksum = False
         if r.name is None:
             raise UsageError("only a Request that was received can be answered")
         if r.framing & TTHEADER:
             ints = {KEY_MSG_TYPE: "2" if type == REPLY else "3"}
             if r.header is not None:
                 header_seqid = r.header.seqid
-        return begin_message(out, m, r.framing, r.strict, r.name, type, r.seqid, header_seqid, ints, strings)
+                # In kind: a caller that sends one looks at one.
+                checksum = CHECKSUM in r.header.strings
+        return begin_message(out, m, r.framing, r.strict, r.name, type, r.seqid, header_seqid, ints, strings, checksum)
 
     cdef int check_answer(self, Request request, Py_ssize_t size) except -1:
         if size > self.max_message:

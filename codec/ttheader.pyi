@@ -25,6 +25,7 @@ class StringKey:
     BUSINESS_STATUS: Final = "biz-status"
     BUSINESS_MESSAGE: Final = "biz-message"
     BUSINESS_EXTRA: Final = "biz-extra"
+    CHECKSUM: Final = "crc32c"
     PERSISTENT: Final = "RPC_PERSIST_"
     TRANSIENT: Final = "RPC_TRANSIT_"
 

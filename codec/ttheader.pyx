@@ -11,11 +11,12 @@ Source: cloudwego/gopkg `protocol/ttheader` (encode.go, decode.go, metakey.go).
 """
 
 from codec.buffer cimport get16, get32, left, put16, put32, reserve
+from codec.crc32c cimport crc32c_of
 from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport memcpy, memset
 
-from codec.errors import EncodeError, ProtocolError
+from codec.errors import EncodeError, ProtocolError, ProtocolErrorKind
 
 cdef extern from "Python.h":
     const char* PyUnicode_AsUTF8AndSize(object text, Py_ssize_t* size) except NULL
@@ -31,6 +32,8 @@ cdef enum:
 
 # Where the ACL token, which has no key on the wire, is kept among the strings (gopkg `GDPRToken`).
 ACL_KEY = "RPC_TRANSIT_gdpr-token"
+
+cdef str CHECKSUM = "crc32c"
 
 # Protocol ids that Kitex accepts (gopkg `checkProtocolID`), and 0x02, Thrift compact, which it refuses and THeader has.
 cdef frozenset PROTOCOL_IDS = frozenset((0x00, 0x02, 0x03, 0x04, 0x10, 0x11))
@@ -58,6 +61,7 @@ class StringKey:
     BUSINESS_STATUS = "biz-status"
     BUSINESS_MESSAGE = "biz-message"
     BUSINESS_EXTRA = "biz-extra"
+    CHECKSUM = "crc32c"
     PERSISTENT = "RPC_PERSIST_"
     TRANSIENT = "RPC_TRANSIT_"
 
@@ -182,7 +186,7 @@ cdef int write_text(WriteBuffer out, object text) except -1:
     return 0
 
 
-cdef Py_ssize_t begin_header(WriteBuffer out, int32_t seqid, int flags, dict ints, dict strings) except -1:
+cdef Py_ssize_t begin_header(WriteBuffer out, int32_t seqid, int flags, dict ints, dict strings, Py_ssize_t* sum) except -1:
     """Write a header; EncodeError when an info does not fit. The buffer is as before when it fails."""
     cdef Py_ssize_t start = out.n, info, size, pairs
     reserve(out, HEADER_FIXED + 2)
@@ -195,19 +199,29 @@ cdef Py_ssize_t begin_header(WriteBuffer out, int32_t seqid, int flags, dict int
     put16(out.p + out.n, 0)  # protocol id 0, as Kitex writes for every unary call, and no transform
     out.n += 2
     try:
-        if strings:
-            pairs = len(strings)
-            token = strings.get(ACL_KEY)
+        if strings or sum != NULL:
+            pairs = len(strings) if strings is not None else 0
+            token = strings.get(ACL_KEY) if pairs else None
             if token is not None:
                 pairs -= 1
                 out.append(<const char*>b"\x11", 1)
                 write_text(out, token)
+            if sum != NULL:
+                pairs += 1
             if pairs:
                 write_count(out, BLOCK_STRINGS, pairs)
-                for key, value in strings.items():
-                    if token is None or key != ACL_KEY:
-                        write_text(out, key)
-                        write_text(out, value)
+                if sum != NULL:
+                    # A later pair of that name, such as one passed on by mistake, would win.
+                    if strings is not None and CHECKSUM in strings:
+                        strings = {key: value for key, value in strings.items() if key != CHECKSUM}
+                        put16(out.p + out.n - 2, <uint16_t>(pairs - 1))
+                    out.append(<const char*>b"\0\6crc32c\0\x0800000000", 18)
+                    sum[0] = out.n - 8
+                if strings:
+                    for key, value in strings.items():
+                        if token is None or key != ACL_KEY:
+                            write_text(out, key)
+                            write_text(out, value)
         if ints:
             write_count(out, BLOCK_INTS, len(ints))
             for number, value in ints.items():
@@ -246,6 +260,24 @@ cdef void end_header(WriteBuffer out, Py_ssize_t start) noexcept:
     put32(out.p + start, <uint32_t>(out.n - start - 4))
 
 
+cdef int put_checksum(WriteBuffer out, Py_ssize_t start, Py_ssize_t sum) except -1:
+    cdef Py_ssize_t payload = start + HEADER_FIXED + get16(out.p + start + 12) * 4
+    cdef bytes digits = b"%08x" % crc32c_of(out.p + payload, out.n - payload, 0)
+    memcpy(out.p + sum, <const char*>digits, 8)
+    return 0
+
+
+cdef int check_payload(Header header, const uint8_t* p, const uint8_t* end) except -1:
+    wanted = header.strings.get(CHECKSUM)
+    if not wanted:
+        return 0
+    found = "%08x" % crc32c_of(p, end - p, 0)
+    if found != wanted:
+        raise ProtocolError(
+            f"TTHeader: the payload's checksum is {found}, the header says {wanted[:8]}: it was changed on its way", ProtocolErrorKind.INVALID_DATA)
+    return 0
+
+
 def loads(const uint8_t[::1] packet not None):
     """Decode one packet: ``(Header, payload bytes)``. ProtocolError when it breaks a rule."""
     cdef Cursor c
@@ -264,7 +296,7 @@ def loads(const uint8_t[::1] packet not None):
 def dumps(Header header not None, bytes payload=b""):
     """Encode `header` before `payload`. EncodeError when an info does not fit."""
     cdef WriteBuffer out = WriteBuffer()
-    start = begin_header(out, header.seqid, header.flags, header.ints, header.strings)
+    start = begin_header(out, header.seqid, header.flags, header.ints, header.strings, NULL)
     out.append(<const char*>payload, len(payload))
     end_header(out, start)
     return out.take()

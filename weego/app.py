@@ -111,6 +111,7 @@ class App:
             limits=ServingLimits(
                 max_connections=None if limits.max_connections == "auto" else limits.max_connections,
                 max_message=int(limits.max_message),
+                max_decoded=int(limits.max_decoded),
                 max_concurrency=limits.max_concurrency,
                 idle_timeout=float(limits.idle_timeout),
                 frame_timeout=float(limits.frame_timeout),

@@ -20,10 +20,12 @@ _READ_SIZE = 65536
 class BlockingExchange:
     """A client's connection `fd` to `address`. The same calls as `Exchange`, waiting in the thread itself."""
 
-    def __init__(self, fd: int, address: str, framing: str = "framed", max_message: int = DEFAULT_MAX_MESSAGE) -> None:
+    def __init__(
+        self, fd: int, address: str, framing: str = "framed", max_message: int = DEFAULT_MAX_MESSAGE, checksum: bool = False
+    ) -> None:
         self.address = address
         self._sock: _socket.socket | None = _socket.socket(fileno=fd)  # never the patched class: this waits in the thread
-        self._protocol = ThriftClientProtocol(framing, max_message)
+        self._protocol = ThriftClientProtocol(framing, max_message, checksum)
         self._input = ReadBuffer()
         self._output = WriteBuffer()
 

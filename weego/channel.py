@@ -24,6 +24,7 @@ class ChannelOptions:
     limits: PoolLimits
     caller: str
     service_name: str
+    checksum: bool = False
 
 
 Maker = Callable[[ChannelOptions], Channel]
@@ -36,19 +37,33 @@ def _thrift(options: ChannelOptions) -> Channel:
         limits=options.limits,
         caller=options.caller,
         service_name=options.service_name,
+        checksum=options.checksum,
     )
 
 
 # By the kind of IDL the service comes from: the ways to call it, and the one that is meant when none is named (Kitex's own).
 _CHANNELS: Final[dict[str, dict[str, Maker]]] = {"thrift": dict.fromkeys(FRAMINGS, _thrift)}
+# Behind a framing's name: its messages are in the compact protocol.
+_COMPACT: Final = "-compact"
 _USUAL: Final = {"thrift": "framed"}
 
 
-def choose(spec: ServiceSpec, framing: str | None) -> tuple[str, Maker]:
-    """The name and the maker of the channel for `framing`, or of the usual one for this kind of service; UsageError when there is none."""
+def choose(spec: ServiceSpec, framing: str | None, protocol: str = "binary") -> tuple[str, Maker]:
+    """The name and the maker of the channel for `framing`, or of the usual one for this kind of service; UsageError when there is none.
+
+    `protocol` is Thrift's: binary or compact.
+    """
     kind = getattr(spec, "kind", "thrift")
     channels = _CHANNELS[kind]
     name = _USUAL[kind] if framing is None else framing
     if name not in channels:
-        raise UsageError(f"unknown framing {name!r}; choose one of {', '.join(channels)}")
+        choices = ", ".join(each for each in channels if not each.endswith(_COMPACT))
+        raise UsageError(f"unknown framing {name!r}; choose one of {choices}")
+    if protocol == "compact":
+        if not name.endswith(_COMPACT):
+            name += _COMPACT
+        if name not in channels:
+            raise UsageError(f"protocol=\"compact\" is for Thrift messages; framing={framing!r} and services of kind {kind} have none")
+    elif protocol != "binary":
+        raise UsageError(f"unknown protocol {protocol!r}; choose binary or compact")
     return name, channels[name]

@@ -40,7 +40,8 @@ class Client:
             echo.echo(Request(message="hi"))
 
     `target` is one address or several (``tcp://host:port``, ``unix:///path``); calls go round them. `framing` is buffered, framed (the
-    usual one, as in Kitex), ttheader or ttheader-framed. `timeout` bounds each call, in seconds, unless the call names its own; a handler's
+    usual one, as in Kitex), ttheader or ttheader-framed; `protocol` is binary or compact. With `checksum`, each call on TTHeader carries a CRC-32C
+    of its payload, which the peer may check, and the answer's is checked. `timeout` bounds each call, in seconds, unless the call names its own; a handler's
     call inherits what is left of the deadline it serves. `middleware` wraps every call, the first outermost. `caller` and `service_name`
     tell the peer who calls whom, on TTHeader. At most `max_idle` connections to one address and `max_idle_total` in all wait for the
     next call, for `idle_timeout` seconds.
@@ -56,6 +57,8 @@ class Client:
         target: str | Sequence[str],
         *,
         framing: str | None = None,
+        protocol: str = "binary",
+        checksum: bool = False,
         timeout: float | None = None,
         connect_timeout: float = DEFAULT_CONNECT_TIMEOUT,
         middleware: Sequence[Middleware] = (),
@@ -69,7 +72,7 @@ class Client:
     ) -> None:
         if getattr(type(self), "__spec__", None) is None:
             raise UsageError(f"{type(self).__name__} is no generated client; use the one that `weego gen` wrote for the service")
-        name, make = choose(self.__spec__, framing)
+        name, make = choose(self.__spec__, framing, protocol)
         addresses = [parse(text.strip()) for text in _targets(target)]
         if not addresses:
             raise UsageError("a client needs at least one address")
@@ -85,7 +88,7 @@ class Client:
             max_message=max_message,
         )
         self._channel: Channel = make(
-            ChannelOptions(spec=self.__spec__, framing=name, limits=limits, caller=caller, service_name=self._service_name)
+            ChannelOptions(spec=self.__spec__, framing=name, limits=limits, caller=caller, service_name=self._service_name, checksum=checksum)
         )
         self._handler: Handler = compose(self._attempts, middleware)
         self._transports: dict[Any, Transport] = {}

@@ -177,6 +177,11 @@ class Limits(_Table, frozen=True):
     max_message: Annotated[
         Size, "Largest message, either way; a larger one is refused before memory is given to it.", Between(1024, 2**31 - 1)
     ] = Size(16 * 2**20)
+    max_decoded: Annotated[
+        Size,
+        "Memory that one message may become once decoded, about; one that asks for more is refused before it is made.",
+        Between(65536, 2**40),
+    ] = Size(256 * 2**20)
     max_concurrency: Annotated[
         int, "Calls in progress at one time; more are answered with RESOURCE_EXHAUSTED.", Between(1, 10_000_000)
     ] = 10_000

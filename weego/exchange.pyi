@@ -21,6 +21,7 @@ class Exchange(Receiver):
         framing: str = "framed",
         max_message: int = ...,
         on_closed: Callable[[Exchange], None] | None = None,
+        checksum: bool = False,
     ) -> None: ...
     def call(
         self,

@@ -18,10 +18,11 @@ from poller.connection import has_ended
 cdef class Exchange(Receiver):
     """A client's connection `fd` to `address`, in `loop`."""
 
-    def __init__(self, Loop loop not None, int fd, str address not None, str framing="framed", max_message=DEFAULT_MAX_MESSAGE, on_closed=None):
+    def __init__(self, Loop loop not None, int fd, str address not None, str framing="framed", max_message=DEFAULT_MAX_MESSAGE, on_closed=None,
+                 bint checksum=False):
         self.address = address
         self.hub = loop.hub
-        self.protocol = ThriftClientProtocol(framing, max_message)
+        self.protocol = ThriftClientProtocol(framing, max_message, checksum)
         self.on_closed = on_closed
         self.answered = True
         # 2: while one call is under way its answer must still be read.

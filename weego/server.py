@@ -56,6 +56,7 @@ class Server:
         access_log: bool = False,
         max_connections: int | None = None,
         max_message: int = ServingLimits.max_message,
+        max_decoded: int = ServingLimits.max_decoded,
         max_concurrency: int = ServingLimits.max_concurrency,
         idle_timeout: float = ServingLimits.idle_timeout,
         frame_timeout: float = ServingLimits.frame_timeout,
@@ -72,6 +73,7 @@ class Server:
         self._limits = ServingLimits(
             max_connections=max_connections,
             max_message=max_message,
+            max_decoded=max_decoded,
             max_concurrency=max_concurrency,
             idle_timeout=idle_timeout,
             frame_timeout=frame_timeout,

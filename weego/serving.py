@@ -14,6 +14,7 @@ from typing import Any, Final
 from gevent.event import Event
 from gevent.hub import get_hub
 
+from codec.plan import DEFAULT_MAX_DECODED
 from codec.thrift import DEFAULT_MAX_MESSAGE
 from governance.chain import Middleware
 from poller.connection import Connection, Limits, has_ended
@@ -48,6 +49,7 @@ class ServingLimits:
 
     max_connections: int | None = None
     max_message: int = DEFAULT_MAX_MESSAGE
+    max_decoded: int = DEFAULT_MAX_DECODED
     max_concurrency: int = 10_000
     idle_timeout: float = 600.0
     frame_timeout: float = 30.0
@@ -84,7 +86,7 @@ class Serving:
             access=access,
             max_concurrency=self.limits.max_concurrency,
         )
-        thrift = ThriftFront(self.dispatcher, routes, named, max_message=self.limits.max_message)
+        thrift = ThriftFront(self.dispatcher, routes, named, max_message=self.limits.max_message, max_decoded=self.limits.max_decoded)
         # Asked in this order; Thrift takes whatever nobody else knows.
         self.detectors = [Detector("thrift", thrift)]
         self.dispatcher.entrance = DetectFront(self.dispatcher, self.detectors)

@@ -44,12 +44,15 @@ _DISMISSALS: Final = frozenset(
 class ThriftChannel:
     """How calls of one client become Thrift messages, and answers their values."""
 
-    def __init__(self, spec: ServiceSpec, *, framing: str, limits: PoolLimits, caller: str = "", service_name: str = "") -> None:
+    def __init__(self, spec: ServiceSpec, *, framing: str, limits: PoolLimits, caller: str = "", service_name: str = "",
+        checksum: bool = False,
+    ) -> None:  # fmt: skip
         self.spec = spec
         self.limits = limits
         self._framing = framing
         self._has_header = framing.startswith("ttheader")
-        self._transport_type = "framed" if framing == "ttheader-framed" else "unframed"
+        self._transport_type = "framed" if framing.startswith("ttheader-framed") else "unframed"
+        self._checksum = checksum
         self._caller = caller
         self._service_name = service_name or spec.name
         self._routes: dict[MethodSpec, Route] = {}
@@ -71,7 +74,7 @@ class ThriftChannel:
             raise UsageError(IN_THE_LOOP)
         fd = connect_with_hub(address, deadline, loop.hub)
         try:
-            return Exchange(loop, fd, address.text, self._framing, self.limits.max_message, ended)
+            return Exchange(loop, fd, address.text, self._framing, self.limits.max_message, ended, self._checksum)
         except BaseException:
             os.close(fd)
             raise
@@ -79,7 +82,7 @@ class ThriftChannel:
     def connect_blocking(self, address: Address, deadline: float) -> BlockingExchange:
         """A new connection for the calling thread."""
         fd = connect_blocking(address, deadline)
-        return BlockingExchange(fd, address.text, self._framing, self.limits.max_message)
+        return BlockingExchange(fd, address.text, self._framing, self.limits.max_message, self._checksum)
 
     # ---- a call ------------------------------------------------------------------------------------------------------
 

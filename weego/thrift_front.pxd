@@ -2,6 +2,7 @@
 """Thrift's side of a server."""
 
 from codec.buffer cimport WriteBuffer
+from libc.stdint cimport int64_t
 from codec.thrift cimport Request, ThriftServerProtocol
 from poller.connection cimport Connection
 from poller.loop cimport Loop
@@ -12,6 +13,7 @@ cdef class ThriftFront(Front):
     cdef readonly dict routes          # method name → Route, over all services
     cdef readonly dict services        # service name → such a dict
     cdef Py_ssize_t max_message
+    cdef int64_t max_decoded
 
     cdef int write_last_resort(self, Job job, WriteBuffer out, Py_ssize_t before) except -1
     cdef int write_error(self, Job job, object error, WriteBuffer out, dict strings) except -1

@@ -13,7 +13,8 @@ class ThriftFront(Front):
     @property
     def services(self) -> dict[str, dict[bytes, Route]]: ...
     def __init__(
-        self, dispatcher: Dispatcher, routes: dict[bytes, Route], services: dict[str, dict[bytes, Route]], *, max_message: int = ...
+        self, dispatcher: Dispatcher, routes: dict[bytes, Route], services: dict[str, dict[bytes, Route]], *, max_message: int = ...,
+        max_decoded: int = ...,
     ) -> None: ...
 
 def thrift_dispatcher(

@@ -8,6 +8,7 @@ from codec.protocol cimport Protocol
 from governance.call cimport Call
 
 from codec.errors import ApplicationError, ApplicationErrorType, BusinessError, Code, EncodeError, RpcError
+from codec.plan import DEFAULT_MAX_DECODED
 from codec.thrift import DEFAULT_MAX_MESSAGE
 from codec.ttheader import StringKey
 from weego.dispatch import Unknown
@@ -33,14 +34,16 @@ log = logging.getLogger("weego.worker")
 cdef class ThriftFront(Front):
     """`routes` and `services` are what ThriftServerProtocol wants, with a Target in each Route."""
 
-    def __init__(self, Dispatcher dispatcher not None, dict routes not None, dict services not None, *, max_message=DEFAULT_MAX_MESSAGE):
+    def __init__(self, Dispatcher dispatcher not None, dict routes not None, dict services not None, *, max_message=DEFAULT_MAX_MESSAGE,
+                 max_decoded=DEFAULT_MAX_DECODED):
         super().__init__(dispatcher)
         self.routes = routes
         self.services = services
         self.max_message = max_message
+        self.max_decoded = max_decoded
 
     cdef Protocol new_protocol(self):
-        return ThriftServerProtocol(self.routes, self.services, self.max_message)
+        return ThriftServerProtocol(self.routes, self.services, self.max_message, self.max_decoded)
 
     # ---- a request comes in -----------------------------------------------------------------------------------------
 

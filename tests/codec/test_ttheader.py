@@ -7,10 +7,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from codec.buffer import WriteBuffer
+from codec.crc32c import crc32c
 from codec.errors import EncodeError, ProtocolError
 from codec.thrift import ThriftClientProtocol
 from codec.ttheader import ACL_KEY, Header, IntKey, StringKey, dumps, loads
-from tests.codec.thrift_wire import ARGUMENTS, pairs, receive, route, short_text, text, thrift, ttheader
+from tests.codec.thrift_wire import (
+    ARGUMENTS,
+    CALL,
+    Message,
+    echo_args,
+    feed,
+    pairs,
+    receive,
+    route,
+    server,
+    short_text,
+    text,
+    thrift,
+    ttheader,
+    waiting,
+)
 
 
 def header_of(packet: bytes) -> Header:
@@ -301,3 +317,43 @@ def test_an_inner_frame_ends_before_the_packet_does(inner):
     request = receive(ttheader(text(message) + bytes(inner)))
     assert request.error is None
     assert request.method == "ping"
+
+
+# ---- checksums
+
+
+def test_a_checksum_as_kitex_writes_it() -> None:
+    """wire-format: CRC-32C of every byte behind the header, in eight lower-case digits."""
+    client = ThriftClientProtocol("ttheader", checksum=True)
+    out = WriteBuffer()
+    client.write_call(route("echo"), (Message(message="hi"),), 7, out, {}, {"isn": "Hello"})
+    packet = out.take()
+    header, payload = loads(packet)
+    assert header.strings == {"crc32c": "f8fe2f30", "isn": "Hello"}
+    assert f"{crc32c(payload):08x}" == "f8fe2f30"
+    framed_client = ThriftClientProtocol("ttheader-framed", checksum=True)
+    framed_client.write_call(route("echo"), (Message(message="hi"),), 7, out, None, None)
+    assert loads(out.take())[0].strings == {"crc32c": "870bc8d9"}
+
+
+def test_a_checksum_is_answered_in_kind_and_both_are_checked() -> None:
+    client = ThriftClientProtocol("ttheader", checksum=True)
+    out = WriteBuffer()
+    client.write_call(route("echo"), (Message(message="hi"),), 7, out, {}, {"crc32c": "not ours", ACL_KEY: "tok"})
+    call = out.take()
+    [request] = feed(server(), call)
+    server().write_reply(request, Message(message="hi"), out)
+    reply = out.take()
+    assert "crc32c" in loads(reply)[0].strings
+    assert feed(client, reply)[0].value == Message(message="hi")
+    for packet, protocol in ((call, server()), (reply, waiting(("echo", 7), framing="ttheader"))):
+        for at in range(len(packet) - 30, len(packet)):
+            changed = packet[:at] + bytes([packet[at] ^ 4]) + packet[at + 1 :]
+            with pytest.raises(ProtocolError, match="checksum"):
+                feed(protocol, changed)
+
+
+def test_no_checksum_and_an_empty_one_pass() -> None:
+    body = thrift("echo", CALL, 1, echo_args())
+    for strings in ([], [("crc32c", "")]):
+        assert receive(ttheader(body, pairs(1, strings))).error is None
