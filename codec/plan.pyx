@@ -222,6 +222,7 @@ cdef dict ZEROS = {
 }
 cdef object UUID_CLASS = uuid.UUID
 cdef str PLAN_NAME = "__plan__"
+cdef str NUMBERS_NAME = "__numbers__"
 cdef str UNKNOWN_NAME = "__unknown__"
 
 # Compact's number for each of binary's wire types, and the other way round; 0 where there is none.
@@ -396,6 +397,15 @@ cdef class EnumTable:
         return <PyObject*>found
 
 
+cdef EnumTable enum_table(object cls):
+    """The table of an enum, kept by the class itself: every field of that type needs it, and making one walks over all members."""
+    table = cls.__dict__.get(NUMBERS_NAME)
+    if not isinstance(table, EnumTable):
+        table = EnumTable(cls)
+        setattr(cls, NUMBERS_NAME, table)
+    return <EnumTable>table
+
+
 cdef TypeNode* new_node(object type, int frozen, list keep) except NULL:
     """The tree of one type. Whatever it points to is appended to `keep`."""
     cdef object target = None
@@ -403,8 +413,9 @@ cdef TypeNode* new_node(object type, int frozen, list keep) except NULL:
     if node == NULL:
         raise MemoryError("no memory for a codec plan")
     try:
-        node.wire = _types.wire_type(type)
-        node.min_size = _types.min_wire_size(type)
+        wire = _types.wire_type(type)
+        node.wire = wire
+        node.min_size = _types.MIN_SIZE[wire]
         node.frozen = frozen
         node.kind = node.wire
         if isinstance(type, _types.Primitive):
@@ -422,7 +433,7 @@ cdef TypeNode* new_node(object type, int frozen, list keep) except NULL:
             target = type.cls
         else:
             node.kind = ENUM
-            target = EnumTable(type.cls)
+            target = enum_table(type.cls)
         node.compact = TO_COMPACT[node.wire]
         node.weight = weight_of(node.kind)
         keep.append(target)
@@ -577,10 +588,11 @@ cdef class FieldTable:
 cdef object zero_of_enum(object cls):
     """What an absent enum field reads as, in Kitex and here: number 0, whether the IDL names it or not. None for an
     enum without members, as emitted constructors have it."""
-    for member in cls.__members__.values():
-        if member == 0:
-            return member
-    return cls._missing_(0) if cls.__members__ else None
+    cdef EnumTable table = enum_table(cls)
+    if not table.by_number:
+        return None
+    member = table.by_number.get(0)
+    return cls._missing_(0) if member is None else member
 
 
 cdef tuple slot_offsets(object cls, tuple fields):

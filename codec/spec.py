@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Final, Literal, TypeAlias
 
 from codec.errors import Origin, UnknownMethod
 from codec.plan import ArgsPlan, ResultPlan
-from codec.types import StructType, Type, check_type
+from codec.types import DESCRIPTORS, StructType, Type, check_type
 
 __all__ = [
     "ABSENT",
@@ -81,7 +81,9 @@ class Field:
     def __post_init__(self) -> None:
         if not _MIN_FIELD_ID <= self.id <= _MAX_FIELD_ID:
             raise ValueError(f"field {self.name!r}: id {self.id} does not fit in 16 bits")
-        check_type(self.type, f"the type of field {self.name!r}")
+        given: object = self.type
+        if not isinstance(given, DESCRIPTORS):
+            check_type(given, f"the type of field {self.name!r}")
         if self.factory is not None and self.default is not ABSENT:
             raise ValueError(f"field {self.name!r}: give a default or a factory, not both")
 

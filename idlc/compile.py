@@ -16,7 +16,7 @@ from typing import Final
 
 from idlc import model
 from idlc.bindings import export_order, import_order
-from idlc.emit_python import MARK, emit, exported, header, import_lines
+from idlc.emit_python import MARK, emit, exported, header, import_lines, pyright_marks
 from idlc.errors import Diagnostic, IdlError, Levels, Report, TooManyErrors
 from idlc.layout import Group, lay_out, quoted
 from idlc.names import MethodStyle, Names
@@ -128,7 +128,8 @@ def _emit_all(
         modules = {places[each].module: exported(each, names) for each in members}
         old = output.modules_of(package, set(modules))
         text = package_text(modules | old, output.report, package, lazy=package in lazy)
-        output.add((*package, "__init__.py"), header(version, members) + "\n" + text)
+        marks = pyright_marks(reportPrivateUsage=any(name.startswith("_") for each in (modules | old).values() for name in each))
+        output.add((*package, "__init__.py"), "\n".join([header(version, members), *marks, text]))
         for length in range(len(package)):
             output.add_folder(package[:length])
 

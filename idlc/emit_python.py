@@ -6,6 +6,7 @@ then the tables that name classes, and last what needs finished classes.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -70,7 +71,7 @@ class _Module:
     def text(self, version: str) -> str:
         body = self._body()
         imports = self._imports()
-        lines = [header(version, [self._program]), *lint_marks(self._types.place.module)]
+        lines = [header(version, [self._program]), *lint_marks(self._types.place.module), *self._pyright_marks()]
         lines += docstring(self._program.doc or f"Types and services of {_base_name(self._program.path)}.")
         lines += ["", "from __future__ import annotations", "", *imports, ""]
         require = f"{self._types.stub('require')}({STUB_FORMAT}, __name__)"
@@ -84,6 +85,18 @@ class _Module:
             lines += block.lines
             tight = not block.loose
         return "\n".join(lines) + "\n"
+
+    def _pyright_marks(self) -> list[str]:
+        """The conventions for names that the IDL does not follow, if it does not; in strict mode pyright would report each."""
+        fields = [each for struct in self._of(model.Struct) for each in struct.fields]
+        functions = [function for service in self._of(model.Service) for function in service.functions]
+        arguments = [arg for function in functions for arg in function.args]
+        imported = [name for module, pairs in self._bindings.imports() if module.startswith(".") for name, _ in pairs]
+        return pyright_marks(
+            reportConstantRedefinition=any(_looks_constant(each.name) for each in fields),
+            reportPrivateUsage=any(name.startswith("_") for name in imported),
+            reportSelfClsParameterName=any(each.name == "self" for each in [*fields, *arguments]),
+        )
 
     def _body(self) -> Sequence[_Block]:
         aliases = _ordered(self._of(model.Alias), lambda alias: _aliases_in(alias.target))
@@ -212,6 +225,16 @@ def header(version: str, programs: Iterable[model.Program]) -> str:
 def lint_marks(name: str) -> list[str]:
     """What a linter must be told about the name of a module or package: it is that of the IDL."""
     return [] if name.islower() else ["# ruff: noqa: N999"]
+
+
+def pyright_marks(**rules: bool) -> list[str]:
+    """The comment that switches off those rules of pyright that are True here."""
+    off = [f"{rule}=false" for rule, is_broken in rules.items() if is_broken]
+    return [f"# pyright: {', '.join(off)}"] if off else []
+
+
+def _looks_constant(name: str) -> bool:
+    return re.fullmatch(r"[A-Z0-9_]*[A-Z][A-Z0-9_]*", name) is not None
 
 
 def _lint_alias(name: str) -> str:

@@ -370,3 +370,18 @@ def test_all_output_is_clean_under_mypy_strict(emitted: Path, tmp_path: Path) ->
     done = subprocess.run(command, cwd=emitted, capture_output=True, text=True, check=False)
     assert [line for line in done.stdout.split("\n") if line.startswith("gen")] == []
     assert done.returncode in (0, 1), done.stdout[-2000:] + done.stderr[-2000:]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_all_output_is_clean_under_strict_pyright(emitted: Path) -> None:
+    need.module("pyright")
+    (emitted / "pyrightconfig.json").write_text(
+        json.dumps({"typeCheckingMode": "strict", "pythonVersion": "3.11", "extraPaths": [str(need.ROOT)], "include": ["."]})
+    )
+    command = [sys.executable, "-m", "pyright", "--pythonpath", sys.executable, "--outputjson", "-p", str(emitted)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stdout.startswith("{"), done.stdout + done.stderr
+    found = json.loads(done.stdout)
+    assert found["summary"]["filesAnalyzed"] > 500
+    assert [f"{each['file']}: {each['message']}" for each in found["generalDiagnostics"]] == []
