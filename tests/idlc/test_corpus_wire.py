@@ -50,6 +50,8 @@ def modules(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Modu
         del sys.modules[name]
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_random_values_make_the_trip_through_peers(
     modules: dict[str, ModuleType], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
