@@ -129,6 +129,8 @@ class MethodSpec(Method):
         py_name: str | None = None,
         doc: str = "",
         idempotent: bool = False,
+        client_streaming: bool = False,
+        server_streaming: bool = False,
     ) -> None:
         self.name = name
         self.wire_name = name.encode()
@@ -139,7 +141,8 @@ class MethodSpec(Method):
         self.oneway = oneway
         self.doc = doc
         self.idempotent = idempotent
-        self.client_streaming = self.server_streaming = False
+        self.client_streaming = client_streaming
+        self.server_streaming = server_streaming
         if result is not None:
             check_type(result, f"the result of method {name!r}")
         for field in self.throws:
@@ -147,6 +150,8 @@ class MethodSpec(Method):
                 raise TypeError(f"method {name!r} throws {field.name!r}: {field.type} is not an exception")
         if oneway and (result is not None or self.throws):
             raise ValueError(f"method {name!r} is oneway: it can neither return nor throw")
+        if (client_streaming or server_streaming) and (oneway or len(self.args) != 1):
+            raise ValueError(f"method {name!r} streams: it takes exactly one argument and is not oneway")
 
     @cached_property
     def args_plan(self) -> ArgsPlan:

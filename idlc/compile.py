@@ -123,7 +123,7 @@ def _emit_all(
     lazy = circular(places)
     for program in programs:
         place = places[program]
-        output.add((*place.package, f"{place.module}.py"), emit(program, places, names, output.report, version))
+        output.add((*place.package, f"{place.module}.py"), emit(program, places, names, version))
     for package, members in packages.items():
         modules = {places[each].module: exported(each, names) for each in members}
         old = output.modules_of(package, set(modules))

@@ -17,7 +17,6 @@ from idlc.bindings import Bindings
 from idlc.emit_services import Services
 from idlc.emit_structs import Structs
 from idlc.emit_types import Types, makes_structs
-from idlc.errors import Report
 from idlc.layout import INDENT, WIDTH, Group, comment_text, docstring, lay_out, prefixed
 from idlc.names import Names
 from idlc.packages import Place
@@ -34,9 +33,9 @@ _DIGEST_LENGTH: Final = 16
 _Definition = TypeVar("_Definition", model.Alias, model.Const, model.Service)
 
 
-def emit(program: model.Program, places: dict[model.Program, Place], names: Names, report: Report, version: str) -> str:
+def emit(program: model.Program, places: dict[model.Program, Place], names: Names, version: str) -> str:
     """The text of the module for one file."""
-    return _Module(program, places, names, report).text(version)
+    return _Module(program, places, names).text(version)
 
 
 def exported(program: model.Program, names: Names) -> list[str]:
@@ -58,15 +57,13 @@ class _Block:
 
 
 class _Module:
-    def __init__(
-        self, program: model.Program, places: dict[model.Program, Place], names: Names, report: Report
-    ) -> None:
+    def __init__(self, program: model.Program, places: dict[model.Program, Place], names: Names) -> None:
         self._program = program
         self._bindings = Bindings()
         self._bindings.define(exported(program, names))
         self._types = Types(places[program], places, names, self._bindings)
         self._structs = Structs(self._types)
-        self._services = Services(self._types, report)
+        self._services = Services(self._types)
 
     def text(self, version: str) -> str:
         body = self._body()

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from idlc import model
 from idlc.emit_structs import field_table, immutable_default
 from idlc.emit_types import Types
-from idlc.errors import Report
 from idlc.layout import INDENT, Group, Node, call, docstring, flat, lay_out, prefixed, quoted, tuple_of
 
 # An override may differ from what it overrides: the IDL says so, and no type can make it right.
@@ -23,16 +22,11 @@ class Services:
     """Emits the services of one module."""
 
     types: Types
-    report: Report
     _specs: dict[model.Function, str] = field(default_factory=dict)
 
     def emit(self, service: model.Service) -> list[list[str]]:
         """The service base and the client, each a block of lines."""
-        for function in service.functions:
-            if function.is_stream:
-                message = f"{service.name}.{function.name} streams, which is not supported yet: it is left out"
-                self.report.note("streaming-skipped", message, function.pos)
-        functions = [function for function in service.functions if not function.is_stream]
+        functions = list(service.functions)
         for function in functions:
             wished = f"_{service.name.lstrip('_')}_{function.name}"
             self._specs[function] = self.types.bindings.private(wished)
@@ -56,11 +50,23 @@ class Services:
             in_body = {*arguments.values(), "self"}
             lines.append("")
             self_name, parameters = self._parameters(function, arguments, hidden)
-            lines += self._signature(name, [self_name, *parameters], function, hidden, function.name in inherited)
+            result = self._result(function, hidden)
+            if function.sends_stream:
+                parameters = [f"{arguments[function.args[0].name]}: {self._iterator(function.args[0].type, hidden)}"]
+            if function.answers_stream:
+                result = self._iterator(function.result, hidden)
+            lines += self._signature(name, [self_name, *parameters], result, function.name in inherited)
             lines += docstring(self._doc(service, function), INDENT * 2)
             raises = call(self.types.stub("unimplemented", in_body), quoted(service.name), quoted(function.name))
             lines += lay_out(prefixed("raise ", raises), INDENT * 2)
         return lines
+
+    def _result(self, function: model.Function, hidden: Collection[str]) -> str:
+        return "None" if function.result is None else self.types.annotation(function.result, hidden)
+
+    def _iterator(self, type_: model.Type | None, hidden: Collection[str]) -> str:
+        each = "None" if type_ is None else self.types.annotation(type_, hidden)
+        return f"{self.types.bindings.imported('collections.abc', 'Iterator', hidden)}[{each}]"
 
     # The client
 
@@ -89,26 +95,39 @@ class Services:
         arguments = self.types.names.arguments(service, function)
         taken = set(arguments.values())
         self_name, parameters = self._parameters(function, arguments, hidden)
+        if function.sends_stream:
+            parameters, taken = [], set()  # what it sends goes into the stream
         timeout = _free("timeout", taken)
         seconds = self.types.bindings.builtin("float", hidden)
         parameters += ["*", f"{timeout}: {seconds} | None = None"]
-        lines = self._signature(name, [self_name, *parameters], function, hidden, overrides)
+        returned = self._stream(function, hidden) if function.is_stream else self._result(function, hidden)
+        lines = self._signature(name, [self_name, *parameters], returned, overrides)
         lines += docstring(self._doc(service, function), INDENT * 2)
         invoke = call(
-            f"{self_name}._invoke",
+            f"{self_name}.{'_stream' if function.is_stream else '_invoke'}",
             self._specs[function],
-            tuple_of(arguments[arg.name] for arg in function.args),
+            "()" if function.sends_stream else tuple_of(arguments[arg.name] for arg in function.args),
             timeout,
         )
-        if function.result is None:
+        if function.result is None and not function.is_stream:
             return lines + lay_out(invoke, INDENT * 2)
-        result = _free("result", taken | {self_name, timeout})
-        annotation = self.types.annotation(function.result, taken | {self_name, timeout, result})
+        result = _free("stream" if function.is_stream else "result", taken | {self_name, timeout})
+        inside = taken | {self_name, timeout, result}
+        annotation = self._stream(function, inside) if function.is_stream else self._result(function, inside)
         return [
             *lines,
             *lay_out(prefixed(f"{result}: {annotation} = ", invoke), INDENT * 2),
             f"{INDENT * 2}return {result}",
         ]
+
+    def _stream(self, function: model.Function, hidden: Collection[str]) -> str:
+        """The class of stream that a call gives."""
+        received = self._result(function, hidden)
+        if not function.sends_stream:
+            return f"{self.types.stub('ServerStream', hidden)}[{received}]"
+        sent = self.types.annotation(function.args[0].type, hidden)
+        kind = "BidiStream" if function.answers_stream else "ClientStream"
+        return f"{self.types.stub(kind, hidden)}[{sent}, {received}]"
 
     # What both share
 
@@ -131,10 +150,7 @@ class Services:
             parameters.append(f"{arguments[arg.name]}: {annotation}{ending}")
         return _free("self", arguments.values()), parameters[::-1]
 
-    def _signature(
-        self, name: str, parameters: list[Node], function: model.Function, hidden: Collection[str], overrides: bool
-    ) -> list[str]:
-        result = "None" if function.result is None else self.types.annotation(function.result, hidden)
+    def _signature(self, name: str, parameters: list[Node], result: str, overrides: bool) -> list[str]:
         lines = lay_out(Group(f"def {name}(", tuple(parameters), f") -> {result}:"), INDENT)
         if overrides:
             lines[0] += _OVERRIDES
@@ -162,7 +178,7 @@ class Services:
 
     def define(self, service: model.Service) -> list[list[str]]:
         """The method specs, and the service spec that base and client get."""
-        functions = [function for function in service.functions if not function.is_stream]
+        functions = list(service.functions)
         blocks = [self._method_spec(service, function) for function in functions]
         base = "None" if service.base is None else f"{self.types.definition(service.base)}.__spec__"
         spec = call(
@@ -189,6 +205,12 @@ class Services:
             items.append(prefixed("throws=", tuple_of(fields)))
         if function.oneway:
             items.append("oneway=True")
+        if function.sends_stream:
+            items.append("client_streaming=True")
+        if function.answers_stream:
+            items.append("server_streaming=True")
+        if function.idempotent:
+            items.append("idempotent=True")
         name = self.types.names.methods(service)[function.name]
         if name != function.name:
             items.append(f"py_name={quoted(name)}")

@@ -210,7 +210,17 @@ class Function:
     @property
     def is_stream(self) -> bool:
         """Does either side send more than one message?"""
-        return self.streaming not in (None, "unary")
+        return self.sends_stream or self.answers_stream
+
+    @property
+    def sends_stream(self) -> bool:
+        """Does the client send any number of messages?"""
+        return self.streaming in ("client", "bidirectional")
+
+    @property
+    def answers_stream(self) -> bool:
+        """Does the server answer with any number of messages?"""
+        return self.streaming in ("server", "bidirectional")
 
 
 @dataclass(slots=True, eq=False)

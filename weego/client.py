@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Final, Self
 
 from codec.errors import ClosedError, DeadlineExceeded, RpcError, Unavailable, UsageError
-from codec.protobuf import ProtobufMethodSpec
 from codec.spec import ServiceSpec
 from codec.thrift import DEFAULT_MAX_MESSAGE
 from governance.call import Call, current
@@ -110,7 +109,7 @@ class Client:
             error.attempt = error.attempt or call.attempt
             raise
 
-    def _stream(self, spec: ProtobufMethodSpec, args: tuple[Any, ...], timeout: float | None) -> Any:
+    def _stream(self, spec: Any, args: tuple[Any, ...], timeout: float | None) -> Any:
         """Open a call that sends or receives more than one message; its stream, as `codec.streams` describes it."""
         raise UsageError(f"{self._service_name}.{spec.name} streams, and this client's transport carries no streams; choose framing=\"grpc\"")
 

@@ -106,9 +106,32 @@ def test_every_kind_of_method(emit: Emit) -> None:
     assert all_.args_plan.loads(all_.args_plan.dumps(([5], 6))) == ([5], 6)
 
 
-def test_streaming_methods_are_left_out_with_a_warning(emit: Emit) -> None:
+def test_streaming_methods_have_the_shapes_of_streams(emit: Emit) -> None:
     made = emit(
-        "struct R {}\nservice S {\n  R one(1: R r) (streaming.mode = 'unary')\n  R many(1: R r) (streaming.mode = 'server')\n}"
+        """struct Ask { 1: string text } struct Reply { 1: string text }
+        service S {
+          Reply one(1: Ask ask) (streaming.mode = "unary")
+          Reply watch(1: Ask ask) (streaming.mode = "server")
+          /** Gather. */ Reply collect(1: Ask ask) (streaming.mode = "client")
+          Reply chat(1: Ask stream) (streaming.mode = "bidirectional")
+        }"""
     )
-    assert made.warnings == ["streaming-skipped"]
-    assert list(made.load("main").S.__spec__.methods) == ["one"]
+    assert made.warnings == []
+    base, client = made.text("main/main.py").split("class SClient")
+    assert "def one(self, ask: Ask) -> Reply:" in base
+    assert "def watch(self, ask: Ask) -> Iterator[Reply]:" in base
+    assert "def collect(self, ask: Iterator[Ask]) -> Reply:" in base
+    assert "def chat(self, stream: Iterator[Ask]) -> Iterator[Reply]:" in base
+    assert "result: Reply = self._invoke(_S_one, (ask,), timeout)" in client
+    assert "stream: stub.ServerStream[Reply] = self._stream(_S_watch, (ask,), timeout)" in client
+    assert "stream: stub.ClientStream[Ask, Reply] = self._stream(_S_collect, (), timeout)" in client
+    assert "stream: stub.BidiStream[Ask, Reply] = self._stream(_S_chat, (), timeout)" in client
+    methods = made.load("main").S.__spec__.methods
+    flags = {name: (each.client_streaming, each.server_streaming) for name, each in methods.items()}
+    assert flags == {"one": (False, False), "watch": (False, True), "collect": (True, False), "chat": (True, True)}
+
+
+def test_idempotent_methods_say_so(emit: Emit) -> None:
+    made = emit('service S { void a() (idempotent = "true") void b() (idempotent) void c() (idempotent = "false") void d() }')
+    methods = made.load("main").S.__spec__.methods
+    assert [name for name, each in methods.items() if each.idempotent] == ["a", "b"]

@@ -165,3 +165,9 @@ def test_mistakes_in_included_files_are_reported_there(check: Check) -> None:
 def test_endless_chains_are_refused(check: Check) -> None:
     text = "\n".join(f"typedef T{number + 1} T{number}" for number in range(5000)) + "\ntypedef i32 T5000"
     assert check(text).codes == ["too-deep"]
+
+
+def test_idempotent_is_true_or_false(check: Check) -> None:
+    found = check('service S { void a() (idempotent = "perhaps") }')
+    assert found.codes == ["idempotent"]
+    assert 'use "true" or "false"' in str(found.errors[0].hint)
