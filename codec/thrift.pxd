@@ -108,6 +108,7 @@ cdef class ThriftServerProtocol(ThriftProtocol):
 
     cdef int check_answer(self, Request request, Py_ssize_t size) except -1
     cdef Route route_for(self, bytes name, Header header)
+    cdef Route only_one(self, bytes name)
     cdef int find_route(self, Request r, Head* head) except -1
     cdef int reply(self, Request request, object value, WriteBuffer out, dict strings) except -1
     # 1: an exception of the IDL was written as the method's reply. 0: it is not declared, nothing was written.

@@ -20,13 +20,23 @@ cdef class ThriftServerProtocol(ThriftProtocol):
             if service is not None:
                 methods = self.services.get(service)
                 if methods is None:
-                    # Kitex would look for the one service that has the method; a caller that names its service is told instead
-                    # that it is not here.
+                    # As Kitex does (`SearchService`): a name that nobody has means the one service that has the method, if it is one.
                     if self.services:
-                        return None
+                        return self.only_one(name)
                 else:
                     return (<dict?>methods).get(name)
         return self.routes.get(name)
+
+    cdef Route only_one(self, bytes name):
+        """The method of the only service that has one of this name."""
+        cdef Route found = None
+        for methods in self.services.values():
+            route = (<dict?>methods).get(name)
+            if route is not None:
+                if found is not None:
+                    return None
+                found = route
+        return found
 
     cdef int find_route(self, Request r, Head* head) except -1:
         """Set the route and name of `r`. Most connections call one method again and again: that needs no look-up."""
@@ -87,6 +97,8 @@ cdef class ThriftServerProtocol(ThriftProtocol):
         if service is not None and self.services and service not in self.services:
             return UnknownService(f"unknown service {service}, method {r.method}")
         if service is None:
+            if not self.routes and self.services:
+                return UnknownService(f"the call of {r.method} names no service, and this server wants one (TTHeader \"isn\")")
             service = ", ".join(self.services)
         return UnknownMethod(f"unknown method {r.method} (service {service})")
 

@@ -15,3 +15,4 @@ cdef class Call:
     cdef object connection
     cdef dict outgoing                   # TTHeader strings to send; None until asked for
     cdef object incoming                 # Metadata; None until asked for
+    cdef dict persistent                 # what `carried` gives; None until asked for

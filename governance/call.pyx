@@ -15,6 +15,8 @@ from codec.metadata import Metadata
 cdef int FROM_SERVICE = 3
 cdef int LOG_ID = 2
 
+cdef str PERSISTENT = "RPC_PERSIST_"
+
 _current = ContextVar("weego.call")
 
 
@@ -104,6 +106,19 @@ cdef class Call:
         """The log id the peer sent along, or an empty string."""
         header = getattr(self.source, "header", None)
         return header.ints.get(LOG_ID, "") if header is not None else ""
+
+    @property
+    def carried(self):
+        """What goes on with every call made while this one is served: persistent metainfo, by its name in TTHeader."""
+        if self.persistent is None:
+            header = getattr(self.source, "header", None)
+            pairs = header.strings if header is not None else dict(self.metadata)
+            self.persistent = {}
+            for name, value in pairs.items():
+                # Empty names and values are not passed on (metainfo `CarrierToMetainfo`).
+                if name.startswith(PERSISTENT) and len(name) > len(PERSISTENT) and value:
+                    self.persistent[name] = value
+        return self.persistent
 
     def answer(self, source):
         """The transport's answer has come: `metadata` is now what came with it."""

@@ -17,6 +17,7 @@ from typing import Any
 from codec.errors import Origin, Unavailable
 from poller.address import Address
 from poller.clock import monotonic
+from poller.liveness import probe
 
 __all__ = ["connect_blocking", "connect_with_hub"]
 
@@ -93,6 +94,7 @@ def _first(
             if number == 0:
                 if family != _socket.AF_UNIX:
                     sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
+                    probe(sock)
                 return sock.detach()
             last = "no answer in time" if number == errno.ETIMEDOUT else os.strerror(number).lower()
         except OSError as error:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     )
     from codec.metadata import Metadata
     from codec.structs import Enum, IdlException, Struct, Union
+    from governance import metainfo
     from governance.call import Call, current
     from governance.chain import Handler, Middleware
     from weego.client import Client
@@ -69,6 +70,7 @@ __all__ = [
     "__version__",
     "current",
     "inline",
+    "metainfo",
     "thread",
 ]
 
@@ -93,6 +95,7 @@ _HOME = {
     ),
     "codec.metadata": ("Metadata",),
     "codec.structs": ("Enum", "IdlException", "Struct", "Union"),
+    "governance": ("metainfo",),
     "governance.call": ("Call", "current"),
     "governance.chain": ("Handler", "Middleware"),
     "weego.client": ("Client",),
@@ -105,7 +108,10 @@ _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 def __getattr__(name: str) -> Any:
     if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(_MODULE_OF[name]), name)
+    home = _MODULE_OF[name]
+    module = import_module(home)
+    # A module may be what is offered: it is no attribute of its package before it is imported.
+    value = globals()[name] = getattr(module, name) if hasattr(module, name) else import_module(f"{home}.{name}")
     return value
 
 

@@ -115,7 +115,9 @@ class App:
                 max_concurrency=limits.max_concurrency,
                 idle_timeout=float(limits.idle_timeout),
                 frame_timeout=float(limits.frame_timeout),
+                named_only=config.server.named_only,
             ),
+            fallback=next((made for made, wanted in zip(services, config.service, strict=True) if wanted.fallback), None),
             access=log.access_log() if config.log.access else None,
             may_accept=lambda: body is not None and body.may_accept(),
         )

@@ -127,6 +127,9 @@ class Server(_Table, frozen=True):
     patch: Annotated[
         bool, "Let gevent patch the standard library in each worker, so that blocking libraries cooperate."
     ] = True
+    named_only: Annotated[bool, "Refuse calls that name no service: TTHeader and gRPC name it, framed and buffered messages cannot."] = (
+        False
+    )
     user: Annotated[
         str, 'User, by name or number, that loader and workers become before they import a service; "": as started.'
     ] = ""
@@ -158,6 +161,7 @@ class Service(_Table, frozen=True):
     class_: Annotated[str, 'The class, as "package.module:Class"; it implements a generated service base.'] = msgspec.field(
         name="class"
     )
+    fallback: Annotated[bool, "Serves callers that name no service, where methods of several services have one name."] = False
 
 
 class Admin(_Table, frozen=True):
@@ -481,6 +485,8 @@ def _complete(config: Config, reader: _Reader) -> Config:
         if service.class_ in seen:
             raise reader.error(path, f"{_shown(service.class_)} is served twice")
         seen.add(service.class_)
+        if service.fallback and any(other.fallback for other in config.service[:index]):
+            raise reader.error(("service", index, "fallback"), "one service can be the fallback, and another one is already")
     log = msgspec.structs.replace(
         config.log,
         file=_path(config.log.file, app_dir, reader, ("log", "file")),

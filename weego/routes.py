@@ -35,13 +35,18 @@ def thread(method: _Method) -> _Method:
 
 
 def build(
-    services: Iterable[object], middleware: Sequence[Middleware] = (), *, timeout: float = 0.0
+    services: Iterable[object], middleware: Sequence[Middleware] = (), *, timeout: float = 0.0, fallback: object = None, named_only: bool = False
 ) -> tuple[dict[bytes, Route], dict[str, dict[bytes, Route]]]:
     """Routes over all services by method name, and by service name.
 
-    Where two services have a method of one name, the first service answers a caller that names none. `timeout` bounds every call,
-    in seconds; 0 is none. Raises ServiceError.
+    Where two services have a method of one name, `fallback`, which is one of `services`, answers a caller that names none, or else the first
+    service does. With `named_only` such a caller is refused. `timeout` bounds every call, in seconds; 0 is none. Raises ServiceError.
     """
+    services = list(services)
+    if fallback is not None:
+        if fallback not in services:
+            raise ServiceError("the fallback service must be one of the services that are served")
+        services.sort(key=lambda service: service is not fallback)
     every: dict[bytes, Route] = {}
     named: dict[str, dict[bytes, Route]] = {}
     for service in services:
@@ -57,7 +62,7 @@ def build(
             every.setdefault(name, route)
     if not named:
         raise ServiceError("there is no service to serve; give at least one object of a generated service base")
-    return every, named
+    return {} if named_only else every, named
 
 
 def _spec_of(service: object) -> Any:

@@ -38,7 +38,8 @@ class Server:
             client = EchoClient(server.addresses[0])
 
     `services` is one object or several; `listen` has one address or several, ``tcp://host:port`` (port 0: any) or ``unix:///path``.
-    `middleware` wraps every handler, the first outermost.
+    `middleware` wraps every handler, the first outermost. Where methods of several services have one name, `fallback` serves callers that name no
+    service (only TTHeader and gRPC do), or else the first; with `named_only` callers must.
     The limits are those of the configuration's [limits]: seconds and bytes. With `access_log`, each call is a line of the logger
     "weego.access".
 
@@ -62,6 +63,8 @@ class Server:
         frame_timeout: float = ServingLimits.frame_timeout,
         write_timeout: float = ServingLimits.write_timeout,
         timeout: float = 0.0,
+        fallback: Service | None = None,
+        named_only: bool = False,
     ) -> None:
         if isinstance(services, Service):
             services = [services]
@@ -70,6 +73,7 @@ class Server:
             raise UsageError("a server needs at least one address: listen=[\"tcp://127.0.0.1:8888\"]")
         self._services = list(services)
         self._middleware = list(middleware)
+        self._fallback = fallback
         self._limits = ServingLimits(
             max_connections=max_connections,
             max_message=max_message,
@@ -79,6 +83,7 @@ class Server:
             frame_timeout=frame_timeout,
             write_timeout=write_timeout,
             call_timeout=timeout,
+            named_only=named_only,
         )
         self._access_log = access_log
         self._listeners: list[Listener] = []
@@ -160,6 +165,7 @@ class Server:
             middleware=self._middleware,
             limits=self._limits,
             access=configured_access_log() if self._access_log else None,
+            fallback=self._fallback,
         )
         serving.listen(listener.fileno() for listener in self._listeners)
         self._hub = serving.hub

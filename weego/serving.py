@@ -19,6 +19,7 @@ from codec.thrift import DEFAULT_MAX_MESSAGE
 from governance.chain import Middleware
 from poller.connection import Connection, Limits, has_ended
 from poller.listener import Listener
+from poller.liveness import probe_fd
 from poller.loop import loop_of
 from weego.detect import DetectFront, Detector
 from weego.dispatch import Dispatcher
@@ -55,6 +56,7 @@ class ServingLimits:
     frame_timeout: float = 30.0
     write_timeout: float = WRITE_TIMEOUT
     call_timeout: float = 0.0
+    named_only: bool = False
 
 
 class Serving:
@@ -69,11 +71,14 @@ class Serving:
         *,
         middleware: Sequence[Middleware] = (),
         limits: ServingLimits | None = None,
+        fallback: object = None,
         access: Finished | None = None,
         may_accept: Callable[[], bool] | None = None,
     ) -> None:
         self.limits = limits or ServingLimits()
-        routes, named = build(services, middleware, timeout=self.limits.call_timeout)
+        routes, named = build(
+            services, middleware, timeout=self.limits.call_timeout, fallback=fallback, named_only=self.limits.named_only
+        )
         self.hub = get_hub()
         self.loop = loop_of(self.hub)
         times = (self.limits.idle_timeout, self.limits.frame_timeout, self.limits.write_timeout)
@@ -104,6 +109,7 @@ class Serving:
     def listen(self, fds: Iterable[int]) -> None:
         """Accept on these listening, non-blocking sockets, which stay the caller's."""
         for fd in fds:
+            probe_fd(fd)
             listener = Listener(self.hub, fd, self._accept, self._may_accept)
             self._listeners.append(listener)
             listener.start()

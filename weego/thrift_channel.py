@@ -23,7 +23,8 @@ from codec.errors import (
 from codec.spec import MethodSpec, ServiceSpec
 from codec.thrift import Reply, Route
 from codec.ttheader import IntKey, StringKey
-from governance.call import Call
+from governance import metainfo
+from governance.call import Call, current
 from poller.address import Address
 from poller.dialer import connect_blocking, connect_with_hub
 from poller.loop import Loop
@@ -107,6 +108,10 @@ class ThriftChannel:
         if answer is None:
             return None
         call.answer(answer)
+        if answer.header is not None:
+            added = metainfo.given.get()
+            if added is not None and added.slot is not None:
+                added.slot.update(answer.header.strings)
         error = answer.error
         if error is None:
             return answer.value
@@ -129,7 +134,23 @@ class ThriftChannel:
             ints[IntKey.FROM_SERVICE] = self._caller
         if call.remaining is not None:
             ints[IntKey.RPC_TIMEOUT] = str(max(1, int(call.remaining * 1000)))
-        return ints, {StringKey.SERVICE: self.spec.name, **call.send_metadata}
+        strings = {StringKey.SERVICE: self.spec.name}
+        serving = current()
+        if serving is not None:
+            ints[IntKey.FROM_METHOD] = serving.method
+            if not self._caller:
+                ints[IntKey.FROM_SERVICE] = serving.service
+            if serving.log_id:
+                ints[IntKey.LOG_ID] = serving.log_id
+            strings.update(serving.carried)
+        added = metainfo.given.get()
+        if added is not None:
+            if added.log_id:
+                ints[IntKey.LOG_ID] = added.log_id
+            strings.update(added.strings)
+        if call.send_metadata:
+            strings.update(call.send_metadata)
+        return ints, strings
 
     def _route(self, spec: MethodSpec) -> Route:
         return self._routes.setdefault(spec, Route(spec))

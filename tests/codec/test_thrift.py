@@ -61,6 +61,7 @@ from tests.codec.thrift_wire import (
     waiting,
     written,
 )
+from weego import stub
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SHAPE = pytest.mark.parametrize("shape", SHAPES, ids=lambda s: f"{s[0]}{'' if s[1] else '-old'}")
@@ -405,11 +406,31 @@ def test_a_service_is_found_by_its_name():
 
 
 def test_unknown_service():
-    request, after = feed(server(), named("Nobody", thrift("echo", CALL, 41, echo_args())) + NEXT)
+    request, after = feed(server(), named("Nobody", thrift("nope", CALL, 41, echo_args())) + NEXT)
     assert type(request.error) is UnknownService
     assert (request.error.type, request.seqid, request.fatal) == (20, 41, False)
-    assert request.error.message == "unknown service Nobody, method echo"
+    assert request.error.message == "unknown service Nobody, method nope"
     assert after.method == "ping"
+
+
+def test_an_unknown_service_name_means_the_only_service_that_has_the_method():
+    """As Kitex routes; where two services have the method, the name decides or nobody is called."""
+    only = named("Nobody", thrift("only_here", CALL, 1, b"\0"))
+    assert receive(only).route is SERVICES["Other"][b"only_here"]
+    routes, services = routes_of(HELLO, stub.ServiceSpec("Twin", tuple(HELLO.methods.values())))
+    protocol = ThriftServerProtocol(routes, services)
+    [request] = feed(protocol, named("Nobody", thrift("echo", CALL, 1, echo_args())))
+    assert (request.error.type, request.error.message) == (20, "unknown service Nobody, method echo")
+    [request] = feed(protocol, named("Twin", thrift("echo", CALL, 1, echo_args())))
+    assert request.route is services["Twin"][b"echo"]
+
+
+def test_a_server_that_wants_a_service_name():
+    protocol = ThriftServerProtocol({}, SERVICES)
+    [request] = feed(protocol, framed(thrift("echo", CALL, 1, echo_args())))
+    assert request.error.type == 20
+    assert "names no service" in request.error.message
+    assert feed(protocol, named("Hello", thrift("echo", CALL, 1, echo_args())))[0].error is None
 
 
 def test_a_service_does_not_serve_the_methods_of_another():
@@ -419,7 +440,7 @@ def test_a_service_does_not_serve_the_methods_of_another():
 
 
 def test_a_service_name_that_is_not_utf8():
-    request = receive(named(b"\xff\xfe", thrift("echo", CALL, 41, echo_args())))
+    request = receive(named(b"\xff\xfe", thrift("nope", CALL, 41, echo_args())))
     assert request.error.type == 20
     assert loads(written_failure(request))[0].seqid == 7
 

@@ -16,7 +16,13 @@ SPEC = ECHO.methods["getItem"]
 
 def test_a_call_without_a_deadline() -> None:
     call = Call(SPEC, service="Echo")
-    assert (call.method, call.service, call.is_server, call.attempt, call.cancelled) == ("getItem", "Echo", False, 1, False)
+    assert (call.method, call.service, call.is_server, call.attempt, call.cancelled) == (
+        "getItem",
+        "Echo",
+        False,
+        1,
+        False,
+    )
     assert (call.deadline, call.remaining, call.expired) == (None, None, False)
     call.check()
     assert call.elapsed >= 0

@@ -42,6 +42,15 @@ def test_the_first_service_answers_a_caller_that_names_none() -> None:
     assert every[b"boom"] is named["Echo"][b"boom"]
 
 
+def test_a_fallback_answers_a_caller_that_names_none() -> None:
+    other, echo = OtherService(), EchoService()
+    every, named = build([other, echo], fallback=echo)
+    assert every[b"echo"] is named["Echo"][b"echo"]
+    with pytest.raises(ServiceError, match="one of the services"):
+        build([other], fallback=echo)
+    assert build([other, echo], named_only=True)[0] == {}
+
+
 def test_without_middleware_the_method_is_called_itself() -> None:
     service = EchoService()
     plain = build([service])[0][b"echo"].target
