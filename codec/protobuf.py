@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, Final, TypeAlias
 
 from codec.errors import EncodeError, ProtocolError
+from codec.proto_plan import ProtoPlan
 from codec.spec import Method, ServiceSpec
 
 __all__ = ["MessageType", "ProtobufMethodSpec", "message_type", "protobuf_service"]
@@ -49,6 +50,9 @@ def message_type(cls: type[Any]) -> MessageType:
     descriptor = getattr(cls, "DESCRIPTOR", None)
     if descriptor is not None and hasattr(cls, "FromString"):
         return _upb_type(cls, descriptor.full_name)
+    plan = cls.__dict__.get("__plan__")
+    if isinstance(plan, ProtoPlan):
+        return MessageType(cls, plan.full_name, plan.dumps, plan.loads)
     raise TypeError(f"{cls!r} is no Protobuf message class")
 
 

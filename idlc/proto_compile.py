@@ -21,13 +21,15 @@ from idlc.layout import Group, docstring, lay_out, quoted
 from idlc.names import MethodStyle, Names
 from idlc.packages import Place, assign, circular
 from idlc.proto_files import MessageType, ProtoFile, TypeTable, read_files
+from idlc.proto_native import Native
 from idlc.proto_protoc import read_protos
 from idlc.proto_services import Services
 from idlc.proto_upb import emit_messages, emit_types, import_sections, module_name
 
 __all__ = ["Messages", "check_protos", "compile_protos", "emit_protos"]
 
-Messages = Literal["upb"]
+Messages = Literal["upb", "native"]
+"""The runtime of messages: protobuf's own classes, or structs with slots and a native codec."""
 
 
 def compile_protos(
@@ -48,7 +50,7 @@ def compile_protos(
         out: the output folder; made if missing, and a package itself.
         include_dirs: where imports are looked for; a file outside all of them adds its own folder.
         names: "pep8" for methods like `get_item`, "idl" for methods as the IDL spells them.
-        messages: the runtime of the messages.
+        messages: "upb" for protobuf's own classes, "native" for structs with slots.
         version: of weego, for the first line of each file.
         levels: warning code → "error", "warn" or "ignore"; "*" for all that are not named. protoc's own have the code "protoc".
         write: False only finds out what would be written; see `Compilation.changed`.
@@ -102,6 +104,9 @@ def emit_protos(
     lazy = circular(places)
     for file in files:
         place = places[file.program]
+        if messages == "native":
+            output.add((*place.package, f"{place.module}.py"), _native_module(file, types, places, names, version))
+            continue
         output.add((*place.package, f"{module_name(place)}.py"), emit_messages(file, places, version))
         output.add((*place.package, f"{module_name(place)}.pyi"), emit_types(file, types, places, version))
         output.add((*place.package, f"{place.module}.py"), _module(file, types, places, names, version))
@@ -163,4 +168,32 @@ def _module(file: ProtoFile, types: TypeTable, places: dict[model.Program, Place
     lines += [""] if tables else []
     for block in tables:
         lines += ["", *block]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _native_module(file: ProtoFile, types: TypeTable, places: dict[model.Program, Place], names: Names, version: str) -> str:
+    """The text of `x.py` with messages of ours: enums, messages, services, and the tables, where every class has its name."""
+    place = places[file.program]
+    bindings = Bindings()
+    bindings.define(_exported(file, names))
+    native = Native(file, types, places, names, bindings)
+    services = Services(file, types, names, bindings, native.reference)
+    classes = native.emit()
+    calls = [block for service in file.services() for block in services.emit(service)]
+    tables = native.define()
+    specs = [block for service in file.services() for block in services.define(service)]
+    stub = bindings.imported("weego", "stub")
+    aliases = [f"{other} = {name}" for name in _type_names(file) for other in bindings.aliases(name)]
+    lines = [header(version, [file.program]), *lint_marks(place.module)]
+    lines += docstring(file.file_doc or f"Messages and services of {file.name}.")
+    lines += ["", "from __future__ import annotations", *import_sections(bindings.imports())]
+    lines += ["", f"{stub}.require({STUB_FORMAT}, __name__)"]
+    for block in classes:
+        lines += ["", "", *block]
+    lines += ["", "", *aliases] if aliases else []
+    for block in calls:
+        lines += ["", "", *block]
+    lines += ["", "", "# What the wire says of each class; down here every class has its name."] if tables else [""]
+    for block in [*tables, *specs]:
+        lines += [*block, ""]
     return "\n".join(lines).rstrip() + "\n"

@@ -18,6 +18,7 @@ from idlc.emit_python import STUB_FORMAT, header, import_lines
 from idlc.layout import INDENT, WIDTH, Group, Node, docstring, lay_out, quoted, quoted_bytes
 from idlc.names import is_python_word
 from idlc.packages import Place
+from idlc.proto_features import has_presence
 from idlc.proto_files import EnumType, MessageType, ProtoFile, TypeTable, field_doc, python_name, value_doc
 
 __all__ = ["emit_messages", "emit_types", "import_sections", "module_name"]
@@ -37,9 +38,6 @@ _SCALARS: Final = {
 
 # Bytes of a descriptor on one line of source.
 _CHUNK: Final = 60
-
-# FeatureSet.FieldPresence: what has no presence of its own.
-_IMPLICIT: Final = 2
 
 
 def module_name(place: Place) -> str:
@@ -107,18 +105,6 @@ def _package_from(other: Place, place: Place) -> str:
 def emit_types(file: ProtoFile, types: TypeTable, places: dict[model.Program, Place], version: str) -> str:
     """The text of `x_pb2.pyi`."""
     return _Types(file, types, places).text(version)
-
-
-def has_presence(file: ProtoFile, each: Any) -> bool:
-    """Can the field tell "not set" from its default? The rule of proto2, proto3 and editions."""
-    if each.label == Field.LABEL_REPEATED:
-        return False
-    if each.type in (Field.TYPE_MESSAGE, Field.TYPE_GROUP) or each.HasField("oneof_index"):
-        return True
-    if file.descriptor.syntax == "editions":
-        presence = each.options.features.field_presence or file.descriptor.options.features.field_presence
-        return bool(presence != _IMPLICIT)
-    return bool(file.descriptor.syntax != "proto3")
 
 
 @dataclass(slots=True)
@@ -196,7 +182,7 @@ class _Types:
         lines += docstring(enum.file.doc(enum.path), inner)
         hint = self._bindings.imported("typing", "ClassVar", hidden)
         for index, value in enumerate(enum.descriptor.value):
-            if not is_python_word(value.name):
+            if not _is_unwritable(value.name):
                 lines.append(f"{inner}{value.name}: {hint}[{self._named(enum, hidden)}]")
                 lines += docstring(value_doc(enum, index), inner)
         return lines if len(lines) > 1 else [*lines, f"{inner}..."]
@@ -214,7 +200,7 @@ class _Types:
             lines += [
                 f"{inner}{value.name}: {self._bindings.imported('typing', 'ClassVar', hidden)}[{self._named(enum, hidden)}]"
                 for value in enum.descriptor.value
-                if not is_python_word(value.name)
+                if not _is_unwritable(value.name)
             ]
         for each in message.messages:
             if not each.is_map_entry:
@@ -223,7 +209,7 @@ class _Types:
         for attribute in attributes:
             lines += self._declare(attribute, inner, hidden)
         for each in message.descriptor.extension:
-            if not is_python_word(each.name):
+            if not _is_unwritable(each.name):
                 hint = self._bindings.imported("typing", "ClassVar", hidden)
                 lines.append(f"{inner}{each.name}: {hint}[{self._extension(each, hidden)}]")
         lines += self._constructor(attributes, inner, hidden)
@@ -270,7 +256,7 @@ class _Types:
 
     def _declare(self, attribute: _Attribute, indent: str, hidden: Collection[str]) -> list[str]:
         name = attribute.field.name
-        if is_python_word(name):
+        if _is_unwritable(name):
             return []  # only getattr reaches it
         if attribute.is_writable:
             return [f"{indent}{name}: {attribute.type}", *docstring(attribute.doc, indent)]
@@ -281,11 +267,11 @@ class _Types:
         return lines + docstring(attribute.doc, indent + INDENT)
 
     def _constructor(self, attributes: list[_Attribute], indent: str, hidden: Collection[str]) -> list[str]:
-        parameters: list[Node] = [f"{a.field.name}: {a.given} = ..." for a in attributes if not is_python_word(a.field.name)]
+        parameters: list[Node] = [f"{a.field.name}: {a.given} = ..." for a in attributes if not _is_unwritable(a.field.name)]
         self_name = "self"
         while self_name in hidden:
             self_name += "_"
-        words = any(is_python_word(a.field.name) for a in attributes)
+        words = any(_is_unwritable(a.field.name) for a in attributes)
         rest: list[Node] = [f"**fields: {self._any(hidden)}"] if words else []
         items = (self_name, *(["*"] if parameters else []), *parameters, *rest)
         return lay_out(Group("def __init__(", items, ") -> None: ..."), indent)
@@ -299,7 +285,7 @@ class _Types:
             if index not in synthetic
         }
         names = [message.descriptor.oneof_decl[index].name for index in oneofs]
-        has = [each.name for each in fields if has_presence(message.file, each)] + names
+        has = [each.name for each in fields if has_presence(message, each)] + names
         literal = self._bindings.imported("typing", "Literal", hidden) if fields else ""
         boolean = self._bindings.builtin("bool", hidden)
         lines: list[str] = []
@@ -325,6 +311,11 @@ class _Types:
             is_message = each.type in (Field.TYPE_MESSAGE, Field.TYPE_GROUP)
             value = f"{self._stub('RepeatedMessage' if is_message else 'RepeatedScalar', hidden)}[{value}]"
         return f"{self._stub('Extension', hidden)}[{self._named(extendee, hidden)}, {value}]"
+
+
+def _is_unwritable(name: str) -> bool:
+    """Only getattr and `**` reach it: keywords, and what Python mangles."""
+    return is_python_word(name) or (name.startswith("__") and not name.endswith("__"))
 
 
 def _strings(names: list[str]) -> str:

@@ -9,6 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from codec.plan import StructPlan
+from codec.proto_fields import ProtoField, ProtoMap
+from codec.proto_plan import define_proto, which
+from codec.proto_structs import ProtoStruct
 from codec.protobuf import MessageType, ProtobufMethodSpec, message_type, protobuf_service
 from codec.spec import (
     ABSENT,
@@ -91,6 +94,9 @@ __all__ = [
     "MessageMap",
     "MessageType",
     "MethodSpec",
+    "ProtoField",
+    "ProtoMap",
+    "ProtoStruct",
     "ProtobufMethodSpec",
     "RepeatedMessage",
     "RepeatedScalar",
@@ -104,6 +110,7 @@ __all__ = [
     "StructType",
     "Union",
     "define",
+    "define_proto",
     "message_type",
     "proto_enum",
     "proto_extension",
@@ -112,6 +119,7 @@ __all__ = [
     "protobuf_service",
     "require",
     "unimplemented",
+    "which",
 ]
 
 

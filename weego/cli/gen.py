@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from idlc import Compilation
     from idlc.names import MethodStyle
     from idlc.parser import Dialect
+    from idlc.proto_compile import Messages
 
 
 @click.command()
@@ -33,6 +34,13 @@ if TYPE_CHECKING:
     show_default=True,
     help="Method names: snake_case as PEP 8 wants, or as the IDL spells them.",
 )
+@click.option(
+    "--messages",
+    type=click.Choice(["upb", "native"]),
+    default="upb",
+    show_default=True,
+    help="Messages of .proto files: protobuf's own classes, or structs with slots and a native codec.",
+)
 def gen(
     files: tuple[str, ...],
     out: str,
@@ -41,6 +49,7 @@ def gen(
     dialect: Dialect,
     warnings: Levels,
     check: bool,
+    messages: Messages,
 ) -> None:
     """Generate typed Python from Thrift (.thrift) and Protobuf (.proto) files, and from every file they include.
 
@@ -53,7 +62,7 @@ def gen(
     from idlc import IdlError
 
     try:
-        made = _compile(files, out, include, names, dialect, warnings, write=not check)
+        made = _compile(files, out, include, names, dialect, warnings, messages, write=not check)
     except IdlError as error:
         click.echo(str(error), err=True)  # several lines: the mistakes with the source they are in, as compilers show them
         sys.exit(1)
@@ -74,6 +83,7 @@ def _compile(
     names: MethodStyle,
     dialect: Dialect,
     levels: Levels,
+    messages: Messages,
     *,
     write: bool,
 ) -> Compilation:
@@ -90,5 +100,7 @@ def _compile(
     if protos:
         from idlc.proto_compile import compile_protos
 
-        made += compile_protos(protos, out, list(include), names, version=__version__, levels=levels, write=write)
+        made += compile_protos(
+            protos, out, list(include), names, messages=messages, version=__version__, levels=levels, write=write
+        )
     return made

@@ -1,0 +1,128 @@
+/* Python objects from C: slots by their offsets, ints and strings without detours. Shared by the native message plans. */
+
+#ifndef WEEGO_OBJECTS_H
+#define WEEGO_OBJECTS_H
+
+#include <Python.h>
+#include <structmember.h>
+#include <stdint.h>
+#include <string.h>
+
+#define weego_slot_at(base, offset) ((PyObject **)((char *)(base) + (offset)))
+
+/* Offset of the slot behind a member descriptor; -1 when it holds no Python object. */
+static inline Py_ssize_t weego_offset_of(PyObject *descriptor) {
+    PyMemberDef *member = ((PyMemberDescrObject *)descriptor)->d_member;
+    return member->type == T_OBJECT_EX ? member->offset : -1;
+}
+
+/* An int of one digit, which most are, without a call; -1 in `rest` means: not this one. */
+static inline int weego_small_int(PyObject *v, int64_t *number) {
+#if PY_VERSION_HEX >= 0x030C0000
+    if (!PyUnstable_Long_IsCompact((PyLongObject *)v))
+        return 0;
+    *number = (int64_t)PyUnstable_Long_CompactValue((PyLongObject *)v);
+    return 1;
+#else
+    Py_ssize_t size = Py_SIZE(v);
+    if (size < -1 || size > 1)
+        return 0;
+    *number = size == 0 ? 0 : size * (int64_t)((PyLongObject *)v)->ob_digit[0];
+    return 1;
+#endif
+}
+
+/* Is every byte below 128? Eight at a time. */
+static inline int weego_is_ascii(const char *s, Py_ssize_t n) {
+    Py_ssize_t i = 0;
+    uint64_t word;
+    for (; i + 8 <= n; i += 8) {
+        memcpy(&word, s + i, 8);
+        if (word & 0x8080808080808080ULL)
+            return 0;
+    }
+    for (; i < n; i++)
+        if (s[i] & 0x80)
+            return 0;
+    return 1;
+}
+
+/* A str from UTF-8; ASCII needs no decoder. NULL: UnicodeDecodeError is set. `lenient`: bytes that are no UTF-8 become lone
+   surrogates, as Python's file names have them. */
+static inline PyObject *weego_str(const char *s, Py_ssize_t n, int lenient) {
+    PyObject *text;
+    if (n <= 1 || !weego_is_ascii(s, n))
+        return PyUnicode_DecodeUTF8(s, n, lenient ? "surrogateescape" : NULL);
+    text = PyUnicode_New(n, 127);
+    if (text != NULL)
+        memcpy(PyUnicode_1BYTE_DATA(text), s, n);
+    return text;
+}
+
+static inline int weego_varint_size(uint64_t v) {
+    return (9 * (64 - __builtin_clzll(v | 1)) + 64) / 64;
+}
+
+static inline uint8_t *weego_put_varint(uint8_t *p, uint64_t v) {
+    while (v >= 0x80) {
+        *p++ = (uint8_t)v | 0x80;
+        v >>= 7;
+    }
+    *p++ = (uint8_t)v;
+    return p;
+}
+
+/* A varint from p, not at or beyond `end`. NULL: cut off, or longer than ten bytes. Bits beyond 64 are dropped, as upb does. */
+static inline const uint8_t *weego_get_varint(const uint8_t *p, const uint8_t *end, uint64_t *value) {
+    uint64_t v;
+    int shift;
+    *value = 0;
+    if (p >= end)
+        return NULL;
+    v = *p++;
+    if (v < 0x80) {
+        *value = v;
+        return p;
+    }
+    v &= 0x7F;
+    for (shift = 7; shift < 70 && p < end; shift += 7) {
+        uint64_t byte = *p++;
+        v |= (byte & 0x7F) << shift;
+        if (byte < 0x80) {
+            *value = v;
+            return p;
+        }
+    }
+    return NULL;
+}
+
+/* How many varints end between p and end. */
+static inline Py_ssize_t weego_count_varints(const uint8_t *p, const uint8_t *end) {
+    Py_ssize_t n = 0;
+    for (; p < end; p++)
+        n += *p < 0x80;
+    return n;
+}
+
+static inline uint32_t weego_le32(const uint8_t *p) { uint32_t v; memcpy(&v, p, 4);
+#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+    v = __builtin_bswap32(v);
+#endif
+    return v; }
+static inline uint64_t weego_le64(const uint8_t *p) { uint64_t v; memcpy(&v, p, 8);
+#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+    v = __builtin_bswap64(v);
+#endif
+    return v; }
+static inline void weego_put_le32(uint8_t *p, uint32_t v) {
+#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+    v = __builtin_bswap32(v);
+#endif
+    memcpy(p, &v, 4); }
+static inline void weego_put_le64(uint8_t *p, uint64_t v) {
+#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+    v = __builtin_bswap64(v);
+#endif
+    memcpy(p, &v, 8); }
+
+#endif
