@@ -76,6 +76,11 @@ cdef class Call:
         return self.instance or "unknown"
 
     @property
+    def peer_identity(self):
+        """Who the other side proved to be by its TLS certificate, as a PeerIdentity (``.name``, ``.dns``, ``.uris``); None without."""
+        return getattr(self.connection, "identity", None)
+
+    @property
     def protocol(self):
         """How the message came: buffered, framed, ttheader or ttheader-framed."""
         return getattr(self.source, "framing_name", "unknown")

@@ -3,7 +3,7 @@
 
 from codec.buffer cimport Cursor, ReadBuffer, WriteBuffer
 from codec.protocol cimport Protocol
-from libc.stdint cimport int64_t, uint32_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t
 
 from poller.loop cimport Loop, Pollable, Waiter
 
@@ -48,6 +48,8 @@ cdef class Connection(Pollable):
     cdef bint is_dirty                   # in Loop.unsent
     cdef bint is_again                   # in Loop.unread
     cdef bint more                       # the kernel may hold input that no event will announce
+    cdef bint is_behind                  # `get` returned less than there was room for, and there is more (or the end) all the same
+    cdef bint is_rooted                  # the socket cannot go on in another process: there is state in this one
     cdef readonly bint finished          # the peer will send no more
     cdef bint closing                    # close as soon as nothing is under way and all is sent
     cdef public bint watch_idle
@@ -61,6 +63,8 @@ cdef class Connection(Pollable):
     cdef readonly int64_t bytes_out
     cdef object _peer
 
+    cdef Py_ssize_t get(self, uint8_t* p, Py_ssize_t size) except? -2
+    cdef Py_ssize_t put(self, const uint8_t* p, Py_ssize_t size) except? -2
     cdef WriteBuffer writer(self)
     cdef int wrote(self) except -1
     cdef void begin(self) noexcept

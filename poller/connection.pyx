@@ -103,6 +103,16 @@ cdef class Connection(Pollable):
         self.last_active = loop.polled
         loop.add(self, fd, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET)
 
+    # ---- the socket: what lies between it and us overrides these -------------------------------------------------------
+
+    cdef Py_ssize_t get(self, uint8_t* p, Py_ssize_t size) except? -2:
+        """As `recv`."""
+        return recv(self.fd, p, size, 0)
+
+    cdef Py_ssize_t put(self, const uint8_t* p, Py_ssize_t size) except? -2:
+        """As `send`. What it took has left for certain."""
+        return send(self.fd, p, size, MSG_NOSIGNAL)
+
     # ---- reading ---------------------------------------------------------------------------------------------------
 
     cdef int ready(self, uint32_t events) except -1:
@@ -141,11 +151,11 @@ cdef class Connection(Pollable):
             to_end = self.more
             if self.input is None:
                 room = SCRATCH
-                r = recv(self.fd, self.loop.scratch, SCRATCH, 0)
+                r = self.get(self.loop.scratch, SCRATCH)
             else:
                 self.input.make_room(READ_STEP)
                 room = self.input.cap - self.input.tail
-                r = recv(self.fd, self.input.p + self.input.tail, room, 0)
+                r = self.get(self.input.p + self.input.tail, room)
             if r < 0:
                 if errno == EINTR:
                     continue
@@ -160,7 +170,7 @@ cdef class Connection(Pollable):
             self.bytes_in += r
             self.last_active = self.loop.polled
             # A full read leaves something in the kernel. Noted now, for a handler that blocks takes this greenlet out of here.
-            self.more = to_end or r == room
+            self.more = to_end or r == room or self.is_behind
             if self.input is None:
                 if not self.process_scratch(r):
                     return 0
@@ -175,7 +185,7 @@ cdef class Connection(Pollable):
             if not self.may_process():
                 self.more = True
                 return 0
-            if r < room and not to_end:
+            if r < room and not to_end and not self.is_behind:
                 return 0
         self.more = True
         if not self.is_again:
@@ -372,7 +382,7 @@ cdef class Connection(Pollable):
             return 0
         was_full = self.output.n - self.sent >= HIGH_WATER
         while self.sent < self.output.n:
-            r = send(self.fd, self.output.p + self.sent, self.output.n - self.sent, MSG_NOSIGNAL)
+            r = self.put(self.output.p + self.sent, self.output.n - self.sent)
             if r < 0:
                 if errno == EINTR:
                     continue
@@ -458,6 +468,11 @@ cdef class Connection(Pollable):
                 and self.input is None and self.protocol.between())
 
     @property
+    def is_portable(self):
+        """May the socket go on in another process?"""
+        return not self.is_rooted
+
+    @property
     def unread(self):
         """Bytes that were read and not understood yet."""
         return 0 if self.input is None else self.input.tail - self.input.head
@@ -469,6 +484,8 @@ cdef class Connection(Pollable):
         """
         if not self.is_between:
             raise RuntimeError(f"{self!r} is in the middle of something")
+        if self.is_rooted:
+            raise RuntimeError(f"{self!r} has state that stays in this process")
         cdef int fd = self.fd
         data = b"" if self.input is None else bytes(self.input)
         self.loop.remove(self)

@@ -1,4 +1,4 @@
-"""Making connections: one way that waits with the hub, and one that blocks the thread.
+"""Making connections, and the TLS on them: one way that waits with the hub, and one that blocks the thread.
 
 Both give a connected descriptor with Nagle's delay off, or raise Unavailable with `sent` False: nothing has left, the call may be repeated
 anywhere. Every address a name resolves to is tried in the resolver's order until one answers; each has its share of the time that is left,
@@ -11,17 +11,21 @@ import _socket
 import contextlib
 import errno
 import os
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from codec.errors import Origin, Unavailable
 from poller.address import Address
 from poller.clock import monotonic
 from poller.liveness import probe
 
-__all__ = ["connect_blocking", "connect_with_hub"]
+if TYPE_CHECKING:
+    from poller.tls import TLS, SecureSocket, Session
 
-_WRITE = 2  # gevent's bit for "writable"
+__all__ = ["connect_blocking", "connect_with_hub", "secure_blocking", "secure_with_hub"]
+
+_READ, _WRITE = 1, 2  # gevent's bits for "readable" and "writable"
+_READ_SIZE = 65536
 _IN_PROGRESS = (errno.EINPROGRESS, errno.EAGAIN, errno.EWOULDBLOCK)
 
 
@@ -51,7 +55,7 @@ def connect_with_hub(address: Address, deadline: float, hub: Any) -> int:
         error = sock.connect_ex(target)
         if error != errno.EINPROGRESS:
             return error  # "try again" is a unix socket whose queue is full: there is nothing to wait for
-        if not _wait_writable(hub, sock.fileno(), seconds):
+        if not _wait_for(hub, _WRITE, sock.fileno(), seconds):
             return errno.ETIMEDOUT
         return sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_ERROR)
 
@@ -67,8 +71,84 @@ def connect_with_hub(address: Address, deadline: float, hub: Any) -> int:
     return _first(address, deadline, resolve, finish)
 
 
-class _OutOfTime(OSError):
-    """The resolver was not done in time."""
+def secure_with_hub(fd: int, tls: TLS, address: Address, deadline: float, hub: Any, protocols: Sequence[str] = ()) -> Session:
+    """Do the TLS handshake on the connected, non-blocking `fd`, which stays the caller's. Raises Unavailable, with `sent` False."""
+    sock = _socket.socket(fileno=fd)
+
+    def wait(kind: int) -> None:
+        left = deadline - monotonic()
+        if left <= 0 or not _wait_for(hub, kind, fd, left):
+            raise _OutOfTime
+
+    def receive() -> bytes:
+        while True:
+            try:
+                return sock.recv(_READ_SIZE)
+            except BlockingIOError:
+                wait(_READ)
+
+    def send(data: bytes) -> None:
+        rest = memoryview(data)
+        while rest:
+            try:
+                rest = rest[sock.send(rest, _socket.MSG_NOSIGNAL) :]
+            except BlockingIOError:
+                wait(_WRITE)
+
+    try:
+        return _secure(tls, address, protocols, receive, send)
+    finally:
+        sock.detach()
+
+
+def secure_blocking(fd: int, tls: TLS, address: Address, deadline: float, protocols: Sequence[str] = ()) -> SecureSocket:
+    """Do the TLS handshake on the connected, blocking `fd`, which the SecureSocket owns from now on. Raises Unavailable, with `sent` False."""
+    from poller.tls import SecureSocket
+
+    sock = _socket.socket(fileno=fd)
+
+    def wait() -> None:
+        left = deadline - monotonic()
+        if left <= 0:
+            raise _OutOfTime
+        sock.settimeout(left)
+
+    def receive() -> bytes:
+        wait()
+        return sock.recv(_READ_SIZE)
+
+    def send(data: bytes) -> None:
+        rest = memoryview(data)
+        while rest:
+            wait()
+            rest = rest[sock.send(rest, _socket.MSG_NOSIGNAL) :]
+
+    try:
+        return SecureSocket(sock, _secure(tls, address, protocols, receive, send))
+    except BaseException:
+        sock.close()
+        raise
+
+
+def _secure(
+    tls: TLS, address: Address, protocols: Sequence[str], receive: Callable[[], bytes], send: Callable[[bytes], None]
+) -> Session:
+    from poller.tls import TlsError, handshake  # only who wants TLS pays for OpenSSL
+
+    try:
+        session = tls.session(address.host, protocols)
+        handshake(session, receive, send)
+    except TlsError as error:
+        raise _failure(address, f"cannot connect to {address.text}: TLS: {error}") from None
+    except TimeoutError:
+        raise _failure(address, f"cannot connect to {address.text}: TLS: no answer in time") from None
+    except OSError as error:
+        raise _failure(address, f"cannot connect to {address.text}: TLS: {_reason(error)}") from None
+    return session
+
+
+class _OutOfTime(TimeoutError):
+    """The resolver, or the other side of a handshake, was not done in time."""
 
     def __init__(self, *_: object) -> None:
         super().__init__(errno.ETIMEDOUT, "no answer in time")
@@ -122,10 +202,10 @@ def _failure(address: Address, text: str) -> Unavailable:
     return Unavailable(text, sent=False, instance=address.text, origin=Origin.NETWORK)
 
 
-def _wait_writable(hub: Any, fd: int, seconds: float) -> bool:
+def _wait_for(hub: Any, kind: int, fd: int, seconds: float) -> bool:
     from gevent.timeout import Timeout
 
-    watcher = hub.loop.io(fd, _WRITE)
+    watcher = hub.loop.io(fd, kind)
     timeout = Timeout(seconds)
     timeout.start()
     try:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from governance import metainfo
     from governance.call import Call, current
     from governance.chain import Handler, Middleware
+    from poller.tls import TLS, PeerIdentity, ServerTLS
     from weego.client import Client
     from weego.routes import ServiceError, inline, thread
     from weego.server import Server
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "TLS",
     "ApplicationError",
     "BusinessError",
     "Call",
@@ -55,10 +57,12 @@ __all__ = [
     "Metadata",
     "Middleware",
     "Origin",
+    "PeerIdentity",
     "ProtocolError",
     "ResourceExhausted",
     "RpcError",
     "Server",
+    "ServerTLS",
     "ServiceError",
     "Struct",
     "Unavailable",
@@ -98,6 +102,7 @@ _HOME = {
     "governance": ("metainfo",),
     "governance.call": ("Call", "current"),
     "governance.chain": ("Handler", "Middleware"),
+    "poller.tls": ("TLS", "PeerIdentity", "ServerTLS"),
     "weego.client": ("Client",),
     "weego.routes": ("ServiceError", "inline", "thread"),
     "weego.server": ("Server",),

@@ -20,8 +20,9 @@ import weego
 from prefork.application import Listen, LoadError, Settings
 
 if TYPE_CHECKING:
+    from poller.tls import ServerTLS
     from prefork import Ready, Worker
-    from weego.config import Config
+    from weego.config import Config, ListenTls
 
 __all__ = ["App", "check", "run_master"]
 
@@ -38,6 +39,7 @@ class App:
         self._master_output = master_output
         self.config: Config | None = None
         self.classes: list[type[Any]] = []
+        self.tls: list[ServerTLS | None] = []
 
     def load(self) -> Settings:
         """Read the configuration and import the services. LoadError names the mistake in one line."""
@@ -62,6 +64,9 @@ class App:
         self.classes = [
             load_service(configuration.locate(self.conf, "service", index, "class"), service.class_)
             for index, service in enumerate(config.service)
+        ]
+        self.tls = [
+            listen_tls(configuration.locate(self.conf, "listen", index, "tls"), each.tls) for index, each in enumerate(config.listen)
         ]
         return Settings(
             name=config.server.name,
@@ -124,7 +129,7 @@ class App:
         # What was imported lives as long as the process: the collector need not walk it, and the pages stay shared with the loader.
         gc.collect()
         gc.freeze()
-        body = Body(worker, serving)
+        body = Body(worker, serving, self.tls)
         body.run()
 
 
@@ -174,6 +179,30 @@ def import_rooms() -> None:
             )
     for name in ("weego.serving", "weego.worker", "weego.stub"):
         importlib.import_module(name)
+
+
+def listen_tls(place: str, tls: ListenTls | None) -> ServerTLS | None:
+    """The TLS of one listener (in file and line `place`), its files read: workers inherit it from the loader. LoadError if one is wrong."""
+    if tls is None:
+        return None
+    from codec.errors import UsageError
+    from poller.tls import ServerTLS  # after the patch: gevent wants ssl untouched
+
+    found = ServerTLS(
+        cert=tls.cert,
+        key=tls.key,
+        client_ca=tls.client_ca,
+        client_optional=tls.client_optional,
+        names={each.name: (each.cert, each.key) for each in tls.names},
+        min_version=tls.min_version,
+        ciphers=tls.ciphers,
+        handshake_timeout=float(tls.handshake_timeout),
+    )
+    try:
+        found.load()
+    except UsageError as error:
+        raise LoadError(f"{place}: [[listen]] tls: {str(error).removeprefix('TLS: ')}") from None
+    return found
 
 
 def load_service(place: str, name: str) -> type[Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import _socket
 import errno
 import os
+from typing import TYPE_CHECKING
 
 from codec.buffer import ReadBuffer, WriteBuffer
 from codec.errors import DeadlineExceeded, ProtocolError, Unavailable
@@ -12,19 +13,29 @@ from codec.thrift import DEFAULT_MAX_MESSAGE, Reply, Route, ThriftClientProtocol
 from poller.clock import monotonic
 from poller.connection import has_ended
 
+if TYPE_CHECKING:
+    from poller.tls import SecureSocket
+
 __all__ = ["BlockingExchange"]
 
 _READ_SIZE = 65536
 
 
 class BlockingExchange:
-    """A client's connection `fd` to `address`. The same calls as `Exchange`, waiting in the thread itself."""
+    """A client's connection `fd` to `address`, or the `secured` one made of it. The same calls as `Exchange`, waiting in the thread itself."""
 
     def __init__(
-        self, fd: int, address: str, framing: str = "framed", max_message: int = DEFAULT_MAX_MESSAGE, checksum: bool = False
+        self,
+        fd: int,
+        address: str,
+        framing: str = "framed",
+        max_message: int = DEFAULT_MAX_MESSAGE,
+        checksum: bool = False,
+        secured: SecureSocket | None = None,
     ) -> None:
         self.address = address
-        self._sock: _socket.socket | None = _socket.socket(fileno=fd)  # never the patched class: this waits in the thread
+        # Never the patched class: this waits in the thread.
+        self._sock: _socket.socket | SecureSocket | None = secured or _socket.socket(fileno=fd)
         self._protocol = ThriftClientProtocol(framing, max_message, checksum)
         self._input = ReadBuffer()
         self._output = WriteBuffer()
@@ -75,7 +86,7 @@ class BlockingExchange:
                 reply: Reply = messages[0]
                 return reply
 
-    def _wait(self, deadline: float) -> _socket.socket:
+    def _wait(self, deadline: float) -> _socket.socket | SecureSocket:
         if self._sock is None:
             raise Unavailable(f"the connection to {self.address} was closed", sent=False, instance=self.address)
         left = deadline - monotonic() if deadline else None
@@ -95,7 +106,9 @@ class BlockingExchange:
 
     def is_alive(self) -> bool:
         """Could a call go out now? Asks the kernel: nothing watches the socket between two calls."""
-        return self._sock is not None and not has_ended(self._sock.fileno())
+        if self._sock is None:
+            return False
+        return not (has_ended(self._sock.fileno()) if isinstance(self._sock, _socket.socket) else self._sock.has_ended())
 
     @property
     def is_reusable(self) -> bool:

@@ -6,7 +6,7 @@ import os
 import sys
 import weakref
 from collections.abc import Sequence
-from typing import Any, ClassVar, Final, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 
 from codec.errors import ClosedError, DeadlineExceeded, RpcError, Unavailable, UsageError
 from codec.spec import ServiceSpec
@@ -19,6 +19,9 @@ from poller.clock import monotonic
 from poller.pool import DEFAULT_IDLE_TIMEOUT, DEFAULT_MAX_IDLE, DEFAULT_MAX_IDLE_TOTAL, PoolStatistics
 from weego.channel import ChannelOptions, choose
 from weego.transport import Channel, PoolLimits, Transport
+
+if TYPE_CHECKING:
+    from poller.tls import TLS
 
 __all__ = ["Client"]
 
@@ -38,7 +41,8 @@ class Client:
         with EchoClient("tcp://127.0.0.1:8888", timeout=0.5) as echo:
             echo.echo(Request(message="hi"))
 
-    `target` is one address or several (``tcp://host:port``, ``unix:///path``); calls go round them. `framing` is buffered, framed (the
+    `target` is one address or several (``tcp://host:port``, ``unix:///path``); calls go round them. With `tls`, or for ``tcps://host:port``
+    with the system's authorities, the connections are encrypted and the server is who it says. `framing` is buffered, framed (the
     usual one, as in Kitex), ttheader or ttheader-framed; `protocol` is binary or compact. With `checksum`, each call on TTHeader carries a CRC-32C
     of its payload, which the peer may check, and the answer's is checked. `timeout` bounds each call, in seconds, unless the call names its own; a handler's
     call inherits what is left of the deadline it serves. `middleware` wraps every call, the first outermost. `caller` and `service_name`
@@ -68,6 +72,7 @@ class Client:
         max_idle: int = DEFAULT_MAX_IDLE,
         max_idle_total: int = DEFAULT_MAX_IDLE_TOTAL,
         idle_timeout: float = DEFAULT_IDLE_TIMEOUT,
+        tls: TLS | None = None,
     ) -> None:
         if getattr(type(self), "__spec__", None) is None:
             raise UsageError(f"{type(self).__name__} is no generated client; use the one that `weego gen` wrote for the service")
@@ -85,7 +90,10 @@ class Client:
             idle_timeout=idle_timeout,
             connect_timeout=connect_timeout,
             max_message=max_message,
+            tls=tls,
         )
+        if tls is not None:
+            tls.context()  # a file that cannot be read shows here, not at the first call
         self._channel: Channel = make(
             ChannelOptions(spec=self.__spec__, framing=name, limits=limits, caller=caller, service_name=self._service_name, checksum=checksum)
         )

@@ -39,7 +39,9 @@ __all__ = [
     "ConfigError",
     "Limits",
     "Listen",
+    "ListenTls",
     "Log",
+    "NamedCertificate",
     "Server",
     "Service",
     "dump",
@@ -145,6 +147,29 @@ class Server(_Table, frozen=True):
         return cpus.available() if self.workers == "auto" else self.workers
 
 
+class NamedCertificate(_Table, frozen=True):
+    """One of [[listen]] tls.names: the certificate for clients that ask for this name."""
+
+    name: Annotated[str, 'The name, as "shop.example.com" or "*.example.com".']
+    cert: Annotated[str, "File of the certificate and its chain (PEM)."]
+    key: Annotated[str | None, "File of its private key (PEM); absent: in the certificate's file."] = None
+
+
+class ListenTls(_Table, frozen=True):
+    """[[listen]] tls: the address wants TLS. The files are read anew at each reload."""
+
+    cert: Annotated[str, "File of the certificate and its chain (PEM)."]
+    key: Annotated[str | None, "File of its private key (PEM); absent: in the certificate's file."] = None
+    client_ca: Annotated[
+        str | None, "File of authorities (PEM): clients must show a certificate that one of them signed; absent: none is asked for."
+    ] = None
+    client_optional: Annotated[bool, "With client_ca: clients without a certificate may come too."] = False
+    min_version: Annotated[Literal["1.2", "1.3"], "The oldest version of TLS."] = "1.2"
+    ciphers: Annotated[str | None, "Ciphers of TLS 1.2, in OpenSSL's notation; absent: OpenSSL's own choice."] = None
+    handshake_timeout: Annotated[Duration, "How long a client may take for its handshake.", Between(0.1, DAY)] = Duration(10)
+    names: tuple[NamedCertificate, ...] = ()
+
+
 class Listen(_Table, frozen=True):
     """[[listen]]: one address to serve on. Every protocol is detected on it."""
 
@@ -153,6 +178,7 @@ class Listen(_Table, frozen=True):
         int, "Connections the kernel may queue before they are accepted (it clamps to somaxconn).", Between(1, 65535)
     ] = 2048
     mode: Annotated[int | None, "Permissions of a unix socket, in octal: 0o660.", Between(0, 0o777)] = None
+    tls: ListenTls | None = None
 
 
 class Service(_Table, frozen=True):
@@ -468,7 +494,11 @@ def _complete(config: Config, reader: _Reader) -> Config:
     )
     taken: dict[str, str] = {}
     listen = tuple(
-        msgspec.structs.replace(entry, address=_address(entry.address, app_dir, reader, ("listen", index, "address"), taken))
+        msgspec.structs.replace(
+            entry,
+            address=_address(entry.address, app_dir, reader, ("listen", index, "address"), taken),
+            tls=entry.tls and _tls(entry.tls, app_dir, reader, ("listen", index, "tls")),
+        )
         for index, entry in enumerate(config.listen)
     )
     for index, entry in enumerate(listen):
@@ -522,6 +552,19 @@ def _path(value: str | None, app_dir: str, reader: _Reader, path: tomlmap.Path) 
     return os.path.normpath(os.path.join(app_dir, os.path.expanduser(value)))
 
 
+def _tls(tls: ListenTls, app_dir: str, reader: _Reader, path: tomlmap.Path) -> ListenTls:
+    """With the paths of its files absolute."""
+    if tls.client_optional and tls.client_ca is None:
+        raise reader.error((*path, "client_optional"), "means nothing without client_ca")
+    files = {name: _path(getattr(tls, name), app_dir, reader, (*path, name)) for name in ("cert", "key", "client_ca")}
+    names = []
+    for index, entry in enumerate(tls.names):
+        where = (*path, "names", index)
+        pair = {name: _path(getattr(entry, name), app_dir, reader, (*where, name)) for name in ("cert", "key")}
+        names.append(msgspec.structs.replace(entry, **pair))
+    return msgspec.structs.replace(tls, **files, names=tuple(names))
+
+
 def _socket_path(value: str | None, app_dir: str, reader: _Reader, path: tomlmap.Path) -> str | None:
     absolute = _path(value, app_dir, reader, path)
     if absolute is not None and len(os.fsencode(absolute)) > MAX_UNIX_PATH:
@@ -553,6 +596,11 @@ def _toml(name: str, value: object) -> str:
         return f'"{value}"'
     if name in OCTAL:
         return f"0o{value:o}"
+    if isinstance(value, _Table):
+        pairs = [(key.name, getattr(value, key.field)) for key in _keys(type(value)).values()]
+        return "{ " + ", ".join(f"{key} = {_toml(key, each)}" for key, each in pairs if each is not None and each != ()) + " }"
+    if isinstance(value, tuple):
+        return "[" + ", ".join(_toml(name, each) for each in value) + "]"
     # A JSON string is a TOML basic string but for DEL, which TOML wants escaped.
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 

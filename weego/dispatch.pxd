@@ -84,6 +84,8 @@ cdef class Dispatcher:
     cdef bint has_row
     cdef int column_inflight, column_requests, column_errors
 
+    # Will `c` be closed, and not given to another process, because this server leaves?
+    cdef bint leaves(self, Connection c) noexcept
     cdef int count_request(self) except -1
     cdef int count_error(self) except -1
     cdef object full(self, Target t, str method)

@@ -134,15 +134,26 @@ cdef class Dispatcher:
         self.has_row = True
         self.column_inflight, self.column_requests, self.column_errors = inflight, requests, errors
 
-    def connect(self, int fd, Limits limits, bytes data=b""):
-        """Serve the connected socket `fd`, of which `data` was read already. Returns its Connection."""
+    def connect(self, int fd, Limits limits, bytes data=b"", tls=None):
+        """Serve the connected socket `fd`, of which `data` was read already, with TLS (a ServerTLS) or without. Returns its Connection."""
         cdef Front front = self.entrance
-        cdef Connection c = Connection(self.loop, fd, front.new_protocol(), front, limits)
+        cdef Connection c
+        if tls is None:
+            c = Connection(self.loop, fd, front.new_protocol(), front, limits)
+        else:
+            from poller.secure import SecureConnection  # most servers never need OpenSSL
+
+            c = SecureConnection(
+                self.loop, fd, front.new_protocol(), front, limits, tls.session(),
+                handshake_timeout=tls.handshake_timeout, failures=tls.failures)
         self.connections.add(c)
         front.opened(c)
         if data:
             c.adopt(data)
         return c
+
+    cdef bint leaves(self, Connection c) noexcept:
+        return self.leaving or (self.draining and c.is_rooted)
 
     cdef int count_request(self) except -1:
         self.requests += 1

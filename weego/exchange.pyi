@@ -3,6 +3,7 @@ from collections.abc import Callable
 from codec.thrift import Reply, Route
 from poller.connection import Connection, Receiver
 from poller.loop import Loop
+from poller.tls import Session
 
 IN_THE_LOOP: str
 
@@ -22,6 +23,7 @@ class Exchange(Receiver):
         max_message: int = ...,
         on_closed: Callable[[Exchange], None] | None = None,
         checksum: bool = False,
+        session: Session | None = None,
     ) -> None: ...
     def call(
         self,

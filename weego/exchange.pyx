@@ -16,17 +16,22 @@ from poller.connection import has_ended
 
 
 cdef class Exchange(Receiver):
-    """A client's connection `fd` to `address`, in `loop`."""
+    """A client's connection `fd` to `address`, in `loop`; with `session` (of poller.tls, its handshake done), TLS is in between."""
 
     def __init__(self, Loop loop not None, int fd, str address not None, str framing="framed", max_message=DEFAULT_MAX_MESSAGE, on_closed=None,
-                 bint checksum=False):
+                 bint checksum=False, session=None):
         self.address = address
         self.hub = loop.hub
         self.protocol = ThriftClientProtocol(framing, max_message, checksum)
         self.on_closed = on_closed
         self.answered = True
         # 2: while one call is under way its answer must still be read.
-        self.connection = Connection(loop, fd, self.protocol, self, NO_LIMITS, 2, True)
+        if session is None:
+            self.connection = Connection(loop, fd, self.protocol, self, NO_LIMITS, 2, True)
+        else:
+            from poller.secure import SecureConnection  # most clients never need OpenSSL
+
+            self.connection = SecureConnection(loop, fd, self.protocol, self, NO_LIMITS, session, 2, True, shaken=True)
 
     def call(self, Route route not None, tuple args not None, int32_t seqid, double deadline, dict ints=None, dict strings=None):
         """Send a call and wait for its Reply; None when the method is oneway.

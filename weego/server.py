@@ -7,7 +7,7 @@ import threading
 import time
 import weakref
 from collections.abc import Iterable, Sequence
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import gevent
 from gevent._hub_local import get_hub_if_exists  # gevent has no public way to ask without making one
@@ -24,6 +24,9 @@ from prefork.listeners import BindError, Listener, bind, close_all, resolve
 from weego.log import access_log as configured_access_log
 from weego.serving import Serving, ServingLimits
 
+if TYPE_CHECKING:
+    from poller.tls import ServerTLS
+
 __all__ = ["Server"]
 
 DEFAULT_GRACE = 30.0
@@ -38,6 +41,7 @@ class Server:
             client = EchoClient(server.addresses[0])
 
     `services` is one object or several; `listen` has one address or several, ``tcp://host:port`` (port 0: any) or ``unix:///path``.
+    With `tls`, all of them want TLS; `ServerTLS.reload` has new connections get new certificates.
     `middleware` wraps every handler, the first outermost. Where methods of several services have one name, `fallback` serves callers that name no
     service (only TTHeader and gRPC do), or else the first; with `named_only` callers must.
     The limits are those of the configuration's [limits]: seconds and bytes. With `access_log`, each call is a line of the logger
@@ -53,6 +57,7 @@ class Server:
         services: Iterable[object] | Service,
         *,
         listen: str | Sequence[str] = ("tcp://127.0.0.1:8888",),
+        tls: ServerTLS | None = None,
         middleware: Sequence[Middleware] = (),
         access_log: bool = False,
         max_connections: int | None = None,
@@ -86,6 +91,9 @@ class Server:
             named_only=named_only,
         )
         self._access_log = access_log
+        self._tls = tls
+        if tls is not None:
+            tls.load()
         self._listeners: list[Listener] = []
         self._serving: Serving | None = None
         self._hub: Any = None
@@ -167,7 +175,7 @@ class Server:
             access=configured_access_log() if self._access_log else None,
             fallback=self._fallback,
         )
-        serving.listen(listener.fileno() for listener in self._listeners)
+        serving.listen([listener.fileno() for listener in self._listeners], [self._tls] * len(self._listeners))
         self._hub = serving.hub
         self._serving = serving
 

@@ -9,7 +9,9 @@ import resource
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from functools import partial
+from itertools import zip_longest
+from typing import TYPE_CHECKING, Any, Final
 
 from gevent.event import Event
 from gevent.hub import get_hub
@@ -26,6 +28,9 @@ from weego.dispatch import Dispatcher
 from weego.log import Finished
 from weego.routes import build
 from weego.thrift_front import ThriftFront
+
+if TYPE_CHECKING:
+    from poller.tls import ServerTLS
 
 __all__ = ["Serving", "ServingLimits"]
 
@@ -106,22 +111,26 @@ class Serving:
 
     # ---- taking in ---------------------------------------------------------------------------------------------------
 
-    def listen(self, fds: Iterable[int]) -> None:
-        """Accept on these listening, non-blocking sockets, which stay the caller's."""
-        for fd in fds:
+    def listen(self, fds: Iterable[int], tls: Iterable[ServerTLS | None] = ()) -> None:
+        """Accept on these listening, non-blocking sockets, which stay the caller's; `tls` says for each, in the same order, whether with TLS."""
+        for fd, secured in zip_longest(fds, tls):
             probe_fd(fd)
-            listener = Listener(self.hub, fd, self._accept, self._may_accept)
+            if secured is not None:
+                secured.load()
+                interval = max(secured.handshake_timeout / 4, SWEEP_LEAST)
+                self.loop.set_sweep_interval(min(interval, self.loop.sweep_interval))
+            listener = Listener(self.hub, fd, partial(self._accept, secured), self._may_accept)
             self._listeners.append(listener)
             listener.start()
 
-    def _accept(self, fd: int) -> None:
+    def _accept(self, tls: ServerTLS | None, fd: int) -> None:
         self.accepted += 1
-        self.take(fd)
+        self.take(fd, tls=tls)
 
-    def take(self, fd: int, data: bytes = b"") -> None:
+    def take(self, fd: int, data: bytes = b"", *, tls: ServerTLS | None = None) -> None:
         """Serve the connected socket `fd`, of which `data` was read already."""
         try:
-            connection = self.dispatcher.connect(fd, self.connection_limits, data)
+            connection = self.dispatcher.connect(fd, self.connection_limits, data, tls)
         except BaseException:
             os.close(fd)
             raise
@@ -153,8 +162,8 @@ class Serving:
     def drain(self, give: Callable[[Connection], bool] | None = None) -> None:
         """Take no more connections; finish the calls under way; then close each connection, or `give` it away between two messages.
 
-        `give(connection)` returns False when it could not; it is asked again. Without `give`, a connection is closed once it has been
-        idle for a few looks in a row, so that a request already on its way is answered first.
+        `give(connection)` returns False when it could not; it is asked again. Without `give`, and with TLS, whose keys stay here, a
+        connection is closed once it has been idle for a few looks in a row, so that a request already on its way is answered first.
         """
         self._give = give
         self.dispatcher.draining = True
@@ -170,14 +179,15 @@ class Serving:
         self.check_done()
 
     def _between(self, connection: Connection) -> None:
-        if self._give is not None and connection.is_between:
+        if self._give is not None and connection.is_between and connection.is_portable:
             self._give(connection)
 
     def _tick(self) -> None:
         for connection in list(self.dispatcher.connections):
-            if self._give is not None and connection.is_between:
+            is_given = self._give is not None and connection.is_portable
+            if is_given and connection.is_between:
                 self._between(connection)
-            elif self._give is None and connection.is_quiet and not has_ended(connection.fd):
+            elif not is_given and connection.is_quiet and not has_ended(connection.fd):
                 looks = self._looks[connection] = self._looks.get(connection, 0) + 1
                 if looks >= IDLE_LOOKS:
                     del self._looks[connection]

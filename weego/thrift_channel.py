@@ -26,7 +26,7 @@ from codec.ttheader import IntKey, StringKey
 from governance import metainfo
 from governance.call import Call, current
 from poller.address import Address
-from poller.dialer import connect_blocking, connect_with_hub
+from poller.dialer import connect_blocking, connect_with_hub, secure_blocking, secure_with_hub
 from poller.loop import Loop
 from weego.blocking import BlockingExchange
 from weego.exchange import IN_THE_LOOP, Exchange
@@ -75,7 +75,9 @@ class ThriftChannel:
             raise UsageError(IN_THE_LOOP)
         fd = connect_with_hub(address, deadline, loop.hub)
         try:
-            return Exchange(loop, fd, address.text, self._framing, self.limits.max_message, ended, self._checksum)
+            tls = self.limits.tls_for(address)
+            session = secure_with_hub(fd, tls, address, deadline, loop.hub) if tls else None
+            return Exchange(loop, fd, address.text, self._framing, self.limits.max_message, ended, self._checksum, session)
         except BaseException:
             os.close(fd)
             raise
@@ -83,7 +85,9 @@ class ThriftChannel:
     def connect_blocking(self, address: Address, deadline: float) -> BlockingExchange:
         """A new connection for the calling thread."""
         fd = connect_blocking(address, deadline)
-        return BlockingExchange(fd, address.text, self._framing, self.limits.max_message, self._checksum)
+        tls = self.limits.tls_for(address)
+        sock = secure_blocking(fd, tls, address, deadline) if tls else None
+        return BlockingExchange(fd, address.text, self._framing, self.limits.max_message, self._checksum, sock)
 
     # ---- a call ------------------------------------------------------------------------------------------------------
 

@@ -96,7 +96,7 @@ cdef class ThriftFront(Front):
             before = out.n
             try:
                 strings = job.call.outgoing
-                if self.dispatcher.leaving and r.framing & TTHEADER:
+                if self.dispatcher.leaves(c) and r.framing & TTHEADER:
                     strings = {**(strings or {}), RESET: "1"}
                 if error is None:
                     try:
@@ -172,7 +172,7 @@ cdef class ThriftFront(Front):
         cdef ThriftServerProtocol protocol = <ThriftServerProtocol>c.protocol
         cdef WriteBuffer out
         cdef Py_ssize_t before, size = 0
-        cdef dict strings = {RESET: "1"} if r.fatal or self.dispatcher.leaving else None
+        cdef dict strings = {RESET: "1"} if r.fatal or self.dispatcher.leaves(c) else None
         if not (r.type == ONEWAY or (r.route is not None and r.route.oneway)):
             out = c.writer()
             before = out.n

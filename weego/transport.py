@@ -13,7 +13,8 @@ import threading
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from functools import cache
+from typing import TYPE_CHECKING, Any, Protocol
 
 from codec.errors import ClosedError, Unavailable
 from governance.call import Call
@@ -21,6 +22,9 @@ from poller.address import Address
 from poller.clock import monotonic
 from poller.loop import Loop, loop_of
 from poller.pool import Pool, Pooled, PoolStatistics
+
+if TYPE_CHECKING:
+    from poller.tls import TLS
 
 __all__ = ["BlockingTransport", "Channel", "Exchanges", "HubTransport", "PoolLimits", "Transport"]
 
@@ -34,15 +38,30 @@ class PoolLimits:
     idle_timeout: float
     connect_timeout: float
     max_message: int
+    tls: TLS | None = None
 
     def pool(self) -> Pool[Any]:
         """A pool of these bounds."""
         return Pool(max_idle=self.max_idle, max_idle_total=self.max_idle_total, idle_timeout=self.idle_timeout)
 
+    def tls_for(self, address: Address) -> TLS | None:
+        """The TLS to speak with `address`: what the client was given, the usual one for ``tcps://``, or none."""
+        if self.tls is None and address.is_secure:
+            return usual_tls()
+        return self.tls
+
     def connect_deadline(self, deadline: float) -> float:
         """Until when a connection may take to be made for a call with this deadline (0: none); monotonic seconds."""
         latest = monotonic() + self.connect_timeout
         return min(latest, deadline) if deadline else latest
+
+
+@cache
+def usual_tls() -> TLS:
+    """TLS with the system's authorities."""
+    from poller.tls import TLS
+
+    return TLS()
 
 
 class Transport(Protocol):

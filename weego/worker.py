@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import time
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 from gevent.event import Event
 from gevent.hub import get_hub
@@ -15,6 +16,9 @@ from prefork import Adopt, Adopted, Drain, MasterGone, Refused, Reopen, Serve, S
 from prefork.handover import MAX_HANDOVER_BYTES
 from weego import log as log_files
 from weego.serving import Serving
+
+if TYPE_CHECKING:
+    from poller.tls import ServerTLS
 
 __all__ = ["Body"]
 
@@ -26,11 +30,12 @@ BEAT: Final = 0.1
 
 
 class Body:
-    """Runs `serving` for `worker` until the master lets it go."""
+    """Runs `serving` for `worker` until the master lets it go; `tls` is that of each listener, in the worker's order."""
 
-    def __init__(self, worker: Worker, serving: Serving) -> None:
+    def __init__(self, worker: Worker, serving: Serving, tls: Sequence[ServerTLS | None] = ()) -> None:
         self._worker = worker
         self._serving = serving
+        self._tls = tls
         self._hub = get_hub()
         self._left = Event()
         self._deadline = 0.0
@@ -77,7 +82,7 @@ class Body:
     def _obey(self, order: Any) -> None:
         match order:
             case Serve():
-                self._serving.listen(listener.fileno() for listener in self._worker.listeners)
+                self._serving.listen([listener.fileno() for listener in self._worker.listeners], self._tls)
             case Adopt(fd, data):
                 os.set_blocking(fd, False)
                 self._serving.take(fd, data)

@@ -77,10 +77,12 @@ def test_a_drain_gives_connections_away_between_two_messages() -> None:
     wait_until(lambda: sum(c.unread for c in serving.dispatcher.connections) >= 10 + 20)
     asked = 0
 
+    is_over = False
+
     def give(connection: Connection) -> bool:
         nonlocal asked
         asked += 1
-        if asked == 1:
+        if asked == 1 or is_over:
             return False  # it is asked again
         assert connection.is_between
         fd, unread = connection.detach()
@@ -101,6 +103,7 @@ def test_a_drain_gives_connections_away_between_two_messages() -> None:
     refused.sendall(encode(Request(message="in the end")))
     assert b"in the end" in refused.recv(1000)
     # A connection that comes back after the end of the drain is one to wait for again.
+    is_over = True
     serving.take(connect_fd(returned := socket.socketpair()))
     assert not serving.wait_drained(time.monotonic() + 0.001)
     returned[1].close()
