@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-    "TLS",
     "ApplicationError",
     "BusinessError",
     "Call",
@@ -65,6 +64,7 @@ __all__ = [
     "ServerTLS",
     "ServiceError",
     "Struct",
+    "TLS",
     "Unavailable",
     "Union",
     "UnknownMethod",
