@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "TLS",
     "ApplicationError",
     "BusinessError",
     "Call",
@@ -64,7 +65,6 @@ __all__ = [
     "ServerTLS",
     "ServiceError",
     "Struct",
-    "TLS",
     "Unavailable",
     "Union",
     "UnknownMethod",
