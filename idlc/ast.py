@@ -262,11 +262,27 @@ Definition = Const | Typedef | Enum | Struct | Service
 
 
 @dataclass(slots=True, eq=False)
+class Span:
+    """Which tokens of the file an item is made of: `start` up to but not `end`, its separator included.
+
+    `inline` items stand between round brackets: arguments and declared exceptions.
+    """
+
+    start: int
+    end: int
+    node: Include | Namespace | Definition | EnumMember | Field | Function | None
+    inline: bool = False
+
+
+@dataclass(slots=True, eq=False)
 class Document:
-    """One IDL file."""
+    """One IDL file. `spans` are in the order in which items end; a header that means nothing here has no node."""
 
     source: Source
     doc: str
     includes: tuple[Include, ...]
     namespaces: tuple[Namespace, ...]
     definitions: tuple[Definition, ...]
+    spans: tuple[Span, ...] = ()
+    annotation_opens: frozenset[int] = frozenset()
+    """Tokens that open annotations, told from the brackets of arguments."""

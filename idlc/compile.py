@@ -20,6 +20,7 @@ from idlc.emit_python import MARK, emit, exported, header, import_lines, pyright
 from idlc.errors import Diagnostic, IdlError, Levels, Report, TooManyErrors
 from idlc.layout import Group, lay_out, quoted
 from idlc.names import MethodStyle, Names
+from idlc.output import read, replace
 from idlc.packages import assign, circular
 from idlc.parser import DEFAULT_DIALECT, Dialect
 from idlc.resolver import resolve
@@ -233,38 +234,19 @@ class Output:
 
     def changed(self) -> list[Path]:
         """The files that do not stand on disk as they should."""
-        return [path for path in self.files() if _read(path) != self._texts[path].encode()]
+        return [path for path in self.files() if read(path) != self._texts[path].encode()]
 
     def write(self, paths: list[Path]) -> None:
         """Write these files, each in one step."""
         for path in paths:
             path.parent.mkdir(parents=True, exist_ok=True)
-            _replace(path, self._texts[path].encode())
+            replace(path, self._texts[path].encode())
 
 
 def _is_ours(path: Path) -> bool:
     with path.open("rb") as file:
         start = file.read(len(MARK))
     return not start or start == MARK.encode()
-
-
-def _read(path: Path) -> bytes | None:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        return None
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Write beside the file, then put it in its place: nobody ever reads half a file."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
 
 
 __all__ = ["Compilation", "IdlError", "check_files", "compile_files"]

@@ -36,6 +36,7 @@ from idlc.ast import (
     Requiredness,
     Service,
     SetType,
+    Span,
     StringValue,
     Struct,
     StructKind,
@@ -61,7 +62,7 @@ _HEADERS: Final = frozenset({"include", "cpp_include", "namespace"})
 _DEFINITIONS: Final = frozenset({"const", "typedef", "enum", "senum", "struct", "union", "exception", "service"})
 _LICENCE: Final = re.compile(r"licen[cs]ed (to|under)|copyright|spdx-|(apache|mit|bsd) licen[cs]e", re.IGNORECASE)
 
-_Node = TypeVar("_Node")
+_Node = TypeVar("_Node", EnumMember, Field, Function)
 
 
 class _SyntaxMistake(Exception):
@@ -82,6 +83,8 @@ class _Parser:
         self._octal = dialect == "kitex"
         self._at = 0
         self._depth = 0
+        self._spans: list[Span] = []
+        self._annotation_opens: list[int] = []
 
     # Moving over the tokens
 
@@ -167,6 +170,7 @@ class _Parser:
         definitions: list[Definition] = []
         while self._now().kind != "end":
             start = self._at
+            node: Include | Namespace | Definition | None = None
             try:
                 if self._now().kind == "name" and self._now().text in _HEADERS:
                     if definitions:
@@ -176,16 +180,26 @@ class _Parser:
                             self._position(),
                             "headers stand at the top of the file",
                         )
-                    self._header(includes, namespaces)
+                    node = self._header(includes, namespaces)
                 elif self._now().text in ("smalltalk.category", "smalltalk.prefix"):
                     self._next()
                     self._next()
                 else:
-                    definitions.append(self._definition())
+                    node = self._definition()
+                    definitions.append(node)
                 self._stray_separator()
+                self._spans.append(Span(start, self._at, node))
             except _SyntaxMistake:
                 self._skip_to_definition(start)
-        return Document(self._source, doc, tuple(includes), tuple(namespaces), tuple(definitions))
+        return Document(
+            self._source,
+            doc,
+            tuple(includes),
+            tuple(namespaces),
+            tuple(definitions),
+            tuple(self._spans),
+            frozenset(self._annotation_opens),
+        )
 
     def _skip_to_definition(self, start: int) -> None:
         self._depth = 0
@@ -207,7 +221,7 @@ class _Parser:
             )
             self._next()
 
-    def _header(self, includes: list[Include], namespaces: list[Namespace]) -> None:
+    def _header(self, includes: list[Include], namespaces: list[Namespace]) -> Include | Namespace | None:
         word = self._next().text
         if word == "namespace":
             scope = self._next()
@@ -224,13 +238,15 @@ class _Parser:
                 raise self._mistake("a namespace such as shop.orders")
             annotations = self._annotations()
             namespaces.append(Namespace(scope.text, value, self._position(name), annotations))
-            return
+            return namespaces[-1]
         token = self._now()
         if token.kind != "string":
             raise self._mistake(f"a file name in quotes after {word}")
         path = self._string()
-        if word == "include":
-            includes.append(Include(path, self._position(token)))
+        if word != "include":
+            return None
+        includes.append(Include(path, self._position(token)))
+        return includes[-1]
 
     def _definition(self) -> Definition:
         token = self._now()
@@ -409,6 +425,7 @@ class _Parser:
             start = self._at
             try:
                 items.append(item())
+                self._spans.append(Span(start, self._at, items[-1], close == ")"))
             except _SyntaxMistake:
                 if self._now().kind == "end" or (close == "}" and self._starts_definition()):
                     raise
@@ -638,6 +655,7 @@ class _Parser:
         """`( key = "value", other )`, or nothing."""
         if self._now().text != "(" or self._now().kind != "symbol":
             return ()
+        self._annotation_opens.append(self._at)
         self._next()
         annotations: list[Annotation] = []
         while not self._take(")"):

@@ -312,7 +312,7 @@ class _Resolver:
                 self._report.warn("optional-argument", message, arg.pos)
         for thrown in throws:
             target = model.strip(thrown.type)
-            if not isinstance(target, model.Struct) or target.kind != "exception":
+            if target is not _UNKNOWN and (not isinstance(target, model.Struct) or target.kind != "exception"):
                 message = f"{model.spell(thrown.type)} cannot be thrown: it is not an exception"
                 self._report.error("not-an-exception", message, thrown.pos)
             if thrown.requiredness == "required":

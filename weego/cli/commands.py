@@ -11,6 +11,7 @@ import weego as package
 # name → (module, attribute, one line for the list of commands)
 _COMMANDS = {
     "gen": ("weego.cli.gen", "gen", "Generate typed Python from Thrift and Protobuf IDL files."),
+    "idl": ("weego.cli.idl", "idl", "Check, format, trim, compare and dump IDL files."),
     "new": ("weego.cli.new", "new", "Make a project, or add the methods that its IDL has gained."),
     "call": ("weego.cli.call", "call", "Call a method of a running server, with JSON and an IDL file."),
     "ctl": ("weego.cli.ctl", "ctl", "Ask a running server how it is, or tell it to reload or stop."),

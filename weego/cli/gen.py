@@ -14,7 +14,10 @@ from weego.cli.idl_options import dialect_option, include_option, show, warnings
 from weego.log import stderr_line
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from idlc import Compilation
+    from idlc.errors import Diagnostic
     from idlc.names import MethodStyle
     from idlc.parser import Dialect
     from idlc.proto_compile import Messages
@@ -41,6 +44,14 @@ if TYPE_CHECKING:
     show_default=True,
     help="Messages of .proto files: protobuf's own classes, or structs with slots and a native codec.",
 )
+@click.option(
+    "-t",
+    "--target",
+    default="python",
+    show_default=True,
+    metavar="NAME[:K=V,...]",
+    help="What to make of Thrift files instead: typescript, jsonschema, markdown, html, or what an installed package adds.",
+)
 def gen(
     files: tuple[str, ...],
     out: str,
@@ -50,12 +61,16 @@ def gen(
     warnings: Levels,
     check: bool,
     messages: Messages,
+    target: str,
 ) -> None:
     """Generate typed Python from Thrift (.thrift) and Protobuf (.proto) files, and from every file they include.
 
     The package is named by Thrift's `namespace py` or Protobuf's `package`, or by the file: echo.thrift becomes DIR/echo.
     Reading .proto files takes protoc: pip install 'weego[proto]'.
     """
+    if target != "python":
+        _other(target, files, out, include, dialect, warnings, check=check)
+        return
     if os.path.realpath(out) == os.path.realpath(os.curdir):
         stderr_line(f"weego gen: -o {out}: the output folder becomes a package, the one you import from; name a folder of its own: -o gen")
         sys.exit(2)
@@ -69,11 +84,46 @@ def gen(
     except OSError as error:
         stderr_line(f"weego gen: {error.filename or out}: {(error.strerror or str(error)).lower()}")
         sys.exit(1)
-    show(made.warnings)
-    if check and made.changed:
-        for path in made.changed:
-            stderr_line(f"weego gen: {path}: {'not what the IDL says now' if path.exists() else 'missing'}; run `weego gen` again")
+    _finish(made.warnings, made.changed if check else [])
+
+
+def _finish(warnings: list[Diagnostic], stale: list[Path]) -> None:
+    show(warnings)
+    for path in stale:
+        stderr_line(f"weego gen: {path}: {'not what the IDL says now' if path.exists() else 'missing'}; run `weego gen` again")
+    if stale:
         sys.exit(1)
+
+
+def _other(
+    target: str,
+    files: tuple[str, ...],
+    out: str,
+    include: tuple[str, ...],
+    dialect: Dialect,
+    levels: Levels,
+    *,
+    check: bool,
+) -> None:
+    """Hand the files to a back end."""
+    from idlc import IdlError
+    from idlc.backends import UnknownBackend, UnknownOption, run
+
+    name, _, rest = target.partition(":")
+    pairs = [option.partition("=") for option in rest.split(",") if option]
+    options = {key: value if sign else "true" for key, sign, value in pairs}
+    try:
+        made = run(name, files, out, include, options=options, dialect=dialect, levels=levels, write=not check)
+    except (UnknownBackend, UnknownOption) as error:
+        stderr_line(f"weego gen: --target {target}: {error}")
+        sys.exit(2)
+    except IdlError as error:
+        click.echo(str(error), err=True)
+        sys.exit(1)
+    except OSError as error:
+        stderr_line(f"weego gen: {error.filename or out}: {(error.strerror or str(error)).lower()}")
+        sys.exit(1)
+    _finish(made.warnings, made.changed if check else [])
 
 
 def _compile(

@@ -1,0 +1,137 @@
+"""The model as plain data: `weego idl dump`, the reflection a server serves, and a way in for tools in any language.
+
+The shape is stable and versioned by `FORMAT`: new keys may appear, those that are there keep their meaning. Types are
+`"i32"`, `{"list": T}`, `{"set": T}`, `{"map": [K, V]}`, or `{"name": "file.Name"}` for what an IDL defines.
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+import uuid
+from collections.abc import Sequence
+from typing import Any, Final
+
+from idlc import model
+
+__all__ = ["FORMAT", "dump", "dump_program", "plain_type", "plain_value"]
+
+FORMAT: Final = 1
+
+
+def dump(programs: Sequence[model.Program]) -> dict[str, Any]:
+    """All files: what `json.dumps` takes."""
+    return {"format": FORMAT, "files": [dump_program(program) for program in programs]}
+
+
+def dump_program(program: model.Program) -> dict[str, Any]:
+    """One file."""
+    found: dict[str, Any] = {
+        "name": program.stem,
+        "path": program.path,
+        "sha256": program.digest,
+        "doc": program.doc,
+        "namespaces": program.namespaces,
+        "includes": [included.stem for included in program.includes],
+        "typedefs": [],
+        "enums": [],
+        "constants": [],
+        "structs": [],
+        "services": [],
+    }
+    for definition in program.definitions:
+        match definition:
+            case model.Alias():
+                found["typedefs"].append({**_common(definition), "type": plain_type(definition.target)})
+            case model.Enum():
+                members = [{**_common(member), "value": member.value} for member in definition.members]
+                found["enums"].append({**_common(definition), "members": members})
+            case model.Const():
+                value = plain_value(definition.value)
+                found["constants"].append({**_common(definition), "type": plain_type(definition.type), "value": value})
+            case model.Struct():
+                fields = [_field(each) for each in definition.fields]
+                found["structs"].append({**_common(definition), "kind": definition.kind, "fields": fields})
+            case model.Service():
+                base = None if definition.base is None else _qualified(definition.base)
+                functions = [_function(each) for each in definition.functions]
+                found["services"].append({**_common(definition), "extends": base, "methods": functions})
+    return found
+
+
+def _common(item: Any) -> dict[str, Any]:
+    """Name, line, and comment and annotations where there are any."""
+    found: dict[str, Any] = {"name": item.name, "line": item.pos.line}
+    if item.doc:
+        found["doc"] = item.doc
+    if item.annotations:
+        annotations: dict[str, list[str]] = {}
+        for each in item.annotations:
+            annotations.setdefault(each.key, []).append(each.value)
+        found["annotations"] = annotations
+    return found
+
+
+def _field(field: model.Field) -> dict[str, Any]:
+    found = {"id": field.id, **_common(field), "type": plain_type(field.type), "requiredness": field.requiredness}
+    return found if field.default is None else {**found, "default": plain_value(field.default)}
+
+
+def _function(function: model.Function) -> dict[str, Any]:
+    return {
+        **_common(function),
+        "result": None if function.result is None else plain_type(function.result),
+        "arguments": [_field(each) for each in function.args],
+        "throws": [_field(each) for each in function.throws],
+        "oneway": function.oneway,
+        "streaming": function.streaming or "unary",
+        "idempotent": function.idempotent,
+    }
+
+
+def _qualified(definition: model.Definition) -> str:
+    return f"{definition.program.stem}.{definition.name}"
+
+
+def plain_type(type_: model.Type) -> Any:
+    """A type as data; typedefs keep their names."""
+    match type_:
+        case model.Base(name):
+            return name
+        case model.ListOf(elem):
+            return {"list": plain_type(elem)}
+        case model.SetOf(elem):
+            return {"set": plain_type(elem)}
+        case model.MapOf(key, value):
+            return {"map": [plain_type(key), plain_type(value)]}
+        case _:
+            return {"name": _qualified(type_)}
+
+
+def plain_value(value: model.Value) -> Any:
+    """A value as data, as `weego.dynamic` writes JSON: binary in base64, enums by name, maps without text keys as pairs."""
+    match model.plain(value):
+        case model.Scalar(data):
+            return _scalar(data)
+        case model.Member(_, member):
+            return member.name
+        case model.Sequence(items):
+            return [plain_value(item) for item in items]
+        case model.Mapping(pairs):
+            plain = [(plain_value(key), plain_value(item)) for key, item in pairs]
+            is_text = all(isinstance(model.plain(key), model.Scalar) and isinstance(name, str) for (key, _), (name, _) in zip(pairs, plain, strict=True))
+            return dict(plain) if is_text else [list(pair) for pair in plain]
+        case model.Construction(_, fields):
+            return {field.name: plain_value(item) for field, item in fields}
+    raise AssertionError(value)
+
+
+def _scalar(data: bool | float | str | bytes | uuid.UUID) -> Any:
+    match data:
+        case bytes():
+            return base64.b64encode(data).decode()
+        case uuid.UUID():
+            return str(data)
+        case float() if not math.isfinite(data):
+            return "NaN" if math.isnan(data) else "Infinity" if data > 0 else "-Infinity"
+    return data
