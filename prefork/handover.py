@@ -127,7 +127,8 @@ class Handovers:
 
     def close(self) -> None:
         """Close every way; to the others this worker is dead."""
-        for end in (*self._targets.values(), *self._sources.values()):
+        ends: list[_Target | _Source] = [*self._targets.values(), *self._sources.values()]
+        for end in ends:
             end.sock.close()
             if end.claim is not None:
                 end.claim.close()
