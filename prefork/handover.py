@@ -13,8 +13,8 @@ Rules
  5. Nothing blocks. What no socket takes waits in the giver's queue, bound to no taker yet.
  6. A taker that is leaving itself, or has no room for the descriptor, refuses. The giver tries another taker once for
     each there is, then its body is told and serves on.
- 7. A taker that does not turn (stopped, hung) and answers nothing loses its offers to another: the giver takes the claim of
-    their pair (prefork.claim), and who has no claim reads no offers and adopts nothing. What was answered stays answered.
+ 7. A taker that does not turn (stopped, hung) and answers nothing loses its offers to another: each offer has a ticket
+    (prefork.tickets), which the taker needs to answer and the giver can take back. What was answered stays answered.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from typing import TYPE_CHECKING
 
 from prefork import scoreboard
 from prefork.channel import Closed, receive_packet, send_packet
-from prefork.claim import Claim
 from prefork.orders import Adopt, Adopted, Refused
 from prefork.primitives import EPOLLIN, EPOLLOUT, RawSocket, close_quietly, monotonic_ns
+from prefork.tickets import Tickets
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,7 +46,7 @@ OFFERS_PER_TURN = 64
 UNANSWERED_NS = 1_000_000_000
 
 _HEADER = struct.Struct("!BQ")  # kind, token
-_OFFER, _ADOPTED, _REFUSED, _CLAIM = 1, 2, 3, 4
+_OFFER, _ADOPTED, _REFUSED, _TICKETS = 1, 2, 3, 4
 _PACKET_BYTES = _HEADER.size + MAX_HANDOVER_BYTES
 
 
@@ -66,11 +66,11 @@ class _Offer:
 class _Target:
     """A taker, seen by the giver."""
 
-    __slots__ = ("claim", "generation", "is_dead", "offers", "row", "sock")
+    __slots__ = ("generation", "is_dead", "offers", "row", "sock", "tickets")
 
     def __init__(self, sock: RawSocket, row: int, generation: int) -> None:
         self.sock = sock
-        self.claim: Claim | None = None
+        self.tickets: Tickets | None = None
         self.is_dead = False  # a send failed; its last answers may still have to be read
         self.row = row
         self.generation = generation
@@ -80,11 +80,11 @@ class _Target:
 class _Source:
     """A giver, seen by the taker: answers wait here, with the connection each one adopts, while its socket is full."""
 
-    __slots__ = ("answers", "claim", "sock")
+    __slots__ = ("answers", "sock", "tickets")
 
     def __init__(self, sock: RawSocket) -> None:
         self.sock = sock
-        self.claim: Claim | None = None
+        self.tickets: Tickets | None = None
         self.answers: deque[tuple[bytes, Adopt | None]] = deque()
 
 
@@ -116,7 +116,7 @@ class Handovers:
     def add_target(self, sock: RawSocket, row: int, generation: int) -> None:
         """A way to a worker that can take connections."""
         target = self._targets[sock.fileno()] = _Target(sock, row, generation)
-        _share_claim(target)
+        _share_tickets(target)
         self._poll.register(sock.fileno(), EPOLLIN)
         self._flush()
 
@@ -130,8 +130,8 @@ class Handovers:
         ends: list[_Target | _Source] = [*self._targets.values(), *self._sources.values()]
         for end in ends:
             end.sock.close()
-            if end.claim is not None:
-                end.claim.close()
+            if end.tickets is not None:
+                end.tickets.close()
         self._targets.clear()
         self._sources.clear()
 
@@ -198,15 +198,22 @@ class Handovers:
 
     def _send(self, target: _Target, offer: _Offer) -> bool:
         """Whether the offer is off the queue; False: the socket is full, or the taker died."""
+        if target.tickets is not None:
+            target.tickets.add()
+        is_sent = False
         try:
-            if not send_packet(target.sock, _HEADER.pack(_OFFER, offer.token) + offer.data, (offer.fd,)):
-                return False
+            is_sent = send_packet(target.sock, _HEADER.pack(_OFFER, offer.token) + offer.data, (offer.fd,))
         except Closed:
             target.is_dead = True
-            return False
         except OSError as error:  # the body closed the descriptor, or it is none that can travel: its mistake
             self._verdicts.append(Refused(offer.token, f"cannot be sent: {error.strerror}"))
+            if target.tickets is not None:
+                target.tickets.take()
             return True
+        if not is_sent:
+            if target.tickets is not None:
+                target.tickets.take()
+            return False
         offer.sent_ns = monotonic_ns()
         target.offers[offer.token] = offer
         return True
@@ -216,13 +223,27 @@ class Handovers:
         too_long_ago = monotonic_ns() - UNANSWERED_NS
         for target in list(self._targets.values()):
             oldest = next(iter(target.offers.values()), None)
-            if oldest is None or oldest.sent_ns > too_long_ago or target.claim is None:
+            if oldest is None or oldest.sent_ns > too_long_ago or target.tickets is None:
                 continue
-            if self._board.row(target.row)[scoreboard.BEAT_NS] > too_long_ago or not target.claim.take():
+            if self._board.row(target.row)[scoreboard.BEAT_NS] > too_long_ago:
                 continue
+            target.is_dead = True
+            ours = target.tickets.take_all()
             if self._read_answers(target):
-                self._end_target(target)
+                # It has taken its tickets in the order of the offers: the last ones are ours. One may be in its hand.
+                unanswered = list(target.offers.values())
+                kept, taken_back = unanswered[: len(unanswered) - ours], unanswered[len(unanswered) - ours :]
+                target.offers = {offer.token: offer for offer in taken_back}
+                if kept:
+                    self._take_back(target)
+                    target.offers = {offer.token: offer for offer in kept}
+                else:
+                    self._end_target(target)
         self._flush()
+
+    def _take_back(self, target: _Target) -> None:
+        self._queue.extendleft(reversed(target.offers.values()))
+        target.offers = {}
 
     # -- both ---------------------------------------------------------------------------------------------------------
 
@@ -260,19 +281,16 @@ class Handovers:
         return True
 
     def _end_target(self, target: _Target) -> None:
-        """It died, or has no claim any more: what it did not answer goes to another (rules 2, 7)."""
+        """It died, or is given up: what it did not answer goes to another (rules 2, 7)."""
         fd = target.sock.fileno()
         del self._targets[fd]
         self._poll.unregister(fd)
         target.sock.close()
-        if target.claim is not None:
-            target.claim.close()
-        self._queue.extendleft(reversed(target.offers.values()))
+        if target.tickets is not None:
+            target.tickets.close()
+        self._take_back(target)
 
     def _read_offers(self, source: _Source, orders: list[Adopt | Adopted | Refused]) -> None:
-        if source.claim is not None and not source.claim.take():
-            self._forsake(source)
-            return
         self._answer(source, orders)  # room may have come; answers keep the order of their offers
         try:
             for _ in range(OFFERS_PER_TURN):
@@ -281,12 +299,11 @@ class Handovers:
                     break
                 data, fds, _ = packet
                 kind, token = _HEADER.unpack_from(data)
-                if kind == _CLAIM:  # the first packet; without a descriptor there was no room for one, and nobody gives up on us
-                    if fds:
-                        source.claim = Claim(fds[0])
-                        if not source.claim.take():
-                            self._forsake(source)
-                            return
+                if kind == _TICKETS:  # the first packet; without a descriptor there was no room for one, and nobody gives up on us
+                    source.tickets = Tickets(fds[0]) if fds else None
+                elif source.tickets is not None and not source.tickets.take():  # rule 7: this one and the rest are the giver's again
+                    for fd in fds:
+                        close_quietly(fd)
                 elif len(fds) != 1 or self.is_leaving:
                     for fd in fds:
                         close_quietly(fd)
@@ -300,30 +317,14 @@ class Handovers:
                 if adopt is not None:  # rule 3
                     self._row[scoreboard.ADOPTED] += 1
                     orders.append(adopt)
-            return
-        if source.claim is not None:
-            source.claim.give_back()
-
-    def _forsake(self, source: _Source) -> None:
-        """The giver has given up on us (rule 7): nothing that waits there is ours."""
-        for _, adopt in source.answers:
-            if adopt is not None:
-                close_quietly(adopt.fd)
-        try:
-            while (packet := receive_packet(source.sock, _PACKET_BYTES)) is not None:
-                for fd in packet[1]:
-                    close_quietly(fd)
-        except Closed:
-            pass
-        self._end_source(source)
 
     def _end_source(self, source: _Source) -> None:
         fd = source.sock.fileno()
         del self._sources[fd]
         self._poll.unregister(fd)
         source.sock.close()
-        if source.claim is not None:
-            source.claim.close()
+        if source.tickets is not None:
+            source.tickets.close()
 
     def _answer(self, source: _Source, orders: list[Adopt | Adopted | Refused]) -> None:
         """Send answers; a connection is ours when its answer is on its way, or its giver is dead (rules 1, 3)."""
@@ -341,16 +342,16 @@ class Handovers:
         self._poll.modify(source.sock.fileno(), EPOLLOUT if source.answers else EPOLLIN)
 
 
-def _share_claim(target: _Target) -> None:
+def _share_tickets(target: _Target) -> None:
     """The first packet to a taker. Where there is no descriptor to be had the pair does without: its taker is never given up on."""
     try:
-        claim = Claim.create()
+        tickets = Tickets.create()
     except OSError:
         return
     try:
-        if send_packet(target.sock, _HEADER.pack(_CLAIM, 0), (claim.fd,)):
-            target.claim = claim
+        if send_packet(target.sock, _HEADER.pack(_TICKETS, 0), (tickets.fd,)):
+            target.tickets = tickets
             return
     except (Closed, OSError):
         pass  # the end of file will tell
-    claim.close()
+    tickets.close()

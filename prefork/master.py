@@ -470,6 +470,10 @@ class Master:
             len(leaving),
             old.number,
         )
+        for worker in list(self.family.workers.values()):
+            if worker.is_draining and worker.generation is not generation:
+                # It drains since an earlier reload, and those it could give its connections to are leaving now themselves.
+                self._show_takers(worker)
         for worker in leaving:
             self._drain(worker, closing)
         self._cut_oldest()
@@ -892,6 +896,12 @@ class Master:
         if self.watch.end_if_hung(worker):
             return
         deadline = monotonic() + worker.generation.settings.graceful_timeout + self.watch.patience(worker)
+        self._show_takers(worker)
+        self.family.tell(worker, {"is": "drain", "deadline": deadline, "closing": list(closing)})
+        self.family.kill_after(worker, deadline)
+
+    def _show_takers(self, worker: WorkerProcess) -> None:
+        """Open ways from a worker that leaves to some of those that stay."""
         takers = sorted(
             (
                 w
@@ -904,8 +914,6 @@ class Master:
         for taker in (takers[first:] + takers[:first])[:MAX_TAKERS]:
             if taker is not worker and not taker.is_leaving:
                 self._connect(worker, taker)
-        self.family.tell(worker, {"is": "drain", "deadline": deadline, "closing": list(closing)})
-        self.family.kill_after(worker, deadline)
 
     def _connect(self, giver: WorkerProcess, taker: WorkerProcess) -> None:
         """Open a way for hand-overs."""

@@ -252,7 +252,7 @@ def test_who_does_not_answer_loses_the_offer_to_another(sides, connection, impat
     assert adopt.data == b"half"
     os.close(adopt.fd)
     assert giver.receive() == [Adopted(token)]
-    # When it goes on it finds that it has no claim, and touches nothing.
+    # When it goes on it finds that there is no ticket, and touches nothing.
     before = len(os.listdir("/proc/self/fd"))
     assert stuck.receive() == []
     assert stuck.row[scoreboard.ADOPTED] == 0
@@ -295,23 +295,47 @@ def test_who_beats_is_waited_for(sides, connection, impatient):
     assert giver.receive() == [Adopted(token)]
 
 
-def test_who_was_stopped_while_it_read_is_waited_for(sides, connection, impatient):
+def test_who_was_stopped_with_one_in_its_hand_keeps_that_one(sides, connection, impatient):
+    giver, stuck, heir = sides(0), sides(1), sides(2, connections=50)
+    giver.give_to(stuck)
+    giver.give_to(heir)
+    stuck.receive()
+    (source,) = stuck.side._sources.values()
+    tokens = [giver.side.offer(connection[1].fileno(), b"%d" % n) for n in range(3)]
+    assert source.tickets.take()  # for the first; and here it is stopped
+    stop(stuck)
+    giver.side.give_up_on_stuck()
+    orders = heir.receive()
+    assert [order.data for order in orders] == [b"1", b"2"]
+    assert giver.receive() == [Adopted(token) for token in tokens[1:]]
+    assert giver.side.pending == 1
+    # It goes on: the one in its hand is its own, the others are not.
+    giver.side.give_up_on_stuck()
+    assert giver.side.pending == 1
+    source.tickets.add()
+    (adopt,) = stuck.receive()
+    assert adopt.data == b"0"
+    assert giver.receive() == [Adopted(tokens[0])]
+    for order in (*orders, adopt):
+        os.close(order.fd)
+
+
+def test_a_taker_that_was_given_up_dies_with_one_in_its_hand(sides, connection, impatient):
     giver, stuck = sides(0), sides(1)
     giver.give_to(stuck)
     stuck.receive()
     (source,) = stuck.side._sources.values()
-    assert source.claim.take()
-    token = giver.side.offer(connection[1].fileno(), b"x")
+    tokens = [giver.side.offer(connection[1].fileno(), b"") for _ in range(2)]
+    source.tickets.take()
     stop(stuck)
     giver.side.give_up_on_stuck()
-    assert giver.side.pending == 1
-    source.claim.give_back()
-    giver.side.give_up_on_stuck()
-    assert giver.receive() == [Refused(token, "nobody can take it")]
+    assert giver.receive() == [Refused(tokens[1], "nobody can take it")]
+    stuck.die()
+    assert giver.receive() == [Refused(tokens[0], "nobody can take it")]
+    assert giver.side.pending == 0
 
 
-def test_adoptions_whose_answers_found_no_room_are_undone(sides, connection, impatient, monkeypatch):
-    """The answer waits in the taker, which adopts only when it is sent; meanwhile the giver gives up."""
+def test_an_adoption_whose_answer_found_no_room_stands(sides, connection, impatient, monkeypatch):
     giver, stuck = sides(0), sides(1)
     giver.give_to(stuck)
     token = giver.side.offer(connection[1].fileno(), b"x")
@@ -321,19 +345,17 @@ def test_adoptions_whose_answers_found_no_room_are_undone(sides, connection, imp
     monkeypatch.setattr("prefork.handover.UNANSWERED_NS", 0)
     stop(stuck)
     giver.side.give_up_on_stuck()
-    assert giver.receive() == [Refused(token, "nobody can take it")]
-    fds = len(os.listdir("/proc/self/fd"))
-    assert stuck.receive() == []
-    (source,) = stuck.side._sources.values() or (None,)
-    assert source is None
-    assert len(os.listdir("/proc/self/fd")) < fds
+    assert giver.side.pending == 1
+    (adopt,) = stuck.receive()
+    assert giver.receive() == [Adopted(token)]
+    os.close(adopt.fd)
 
 
-def test_without_a_claim_nobody_is_given_up(sides, connection, impatient, monkeypatch):
+def test_without_tickets_nobody_is_given_up(sides, connection, impatient, monkeypatch):
     def refuse(*_):
         raise OSError(24, "no more")
 
-    monkeypatch.setattr("prefork.claim.eventfd", refuse)
+    monkeypatch.setattr("prefork.tickets.eventfd", refuse)
     giver, stuck = sides(0), sides(1)
     giver.give_to(stuck)
     token = giver.side.offer(connection[1].fileno(), b"x")
