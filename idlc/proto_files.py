@@ -79,6 +79,11 @@ class MessageType:
         return (*self.scope, python_name(self.descriptor.name))
 
     @property
+    def inner_names(self) -> list[str]:
+        """Python names of the messages and enums inside."""
+        return [each.python[-1] for each in self.messages] + [each.python[-1] for each in self.enums]
+
+    @property
     def is_map_entry(self) -> bool:
         """Is it the pair that stands behind a map field?"""
         return bool(self.descriptor.options.map_entry)

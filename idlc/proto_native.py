@@ -107,7 +107,7 @@ class Native:
         inner = indent + INDENT
         table = field_names(message)
         oneofs = self._oneofs(message)
-        hidden = {*table.values(), *oneofs, *(each.python[-1] for each in (*message.messages, *message.enums))}
+        hidden = {*table.values(), *oneofs, *message.inner_names}
         lines = [f"{indent}class {message.python[-1]}({self._stub('ProtoStruct')}):"]
         lines += docstring(message.file.doc(message.path), inner)
         start = len(lines)
@@ -191,7 +191,7 @@ class Native:
         """Name of the property → index of the oneof and its members. What protoc makes of `optional` is none."""
         fields = list(message.descriptor.field)
         synthetic = {each.oneof_index for each in fields if each.proto3_optional}
-        taken = {*field_names(message).values(), *(each.python[-1] for each in (*message.messages, *message.enums))}
+        taken = {*field_names(message).values(), *message.inner_names}
         found: dict[str, tuple[int, list[str]]] = {}
         for index, oneof in enumerate(message.descriptor.oneof_decl):
             members = [each.name for each in fields if each.HasField("oneof_index") and each.oneof_index == index]
@@ -276,7 +276,7 @@ class Native:
             return f"{self.reference(enum)}.{self._member_names(enum)[chosen]}"
         if not each.HasField("default_value"):
             return None
-        text = each.default_value
+        text = str(each.default_value)
         if each.type == Field.TYPE_STRING:
             return quoted(text)
         if each.type == Field.TYPE_BYTES:
