@@ -23,6 +23,12 @@ cdef enum:
     REPLY = 2
     EXCEPTION = 3
     ONEWAY = 4
+    # Kitex's (`pkg/remote/message.go`): is anybody there? Answered in kind, without a handler. Kitex's own codec takes none.
+    HEARTBEAT = 6
+
+cdef enum:
+    # TTHeader's flag "SupportOutOfOrder": the peer tells answers apart by sequence id (Kitex, `netpollmux`).
+    OUT_OF_ORDER = 1
 
 
 cdef class Route:
@@ -117,12 +123,15 @@ cdef class ThriftServerProtocol(ThriftProtocol):
     cdef object nobody(self, Request r)
     cdef object broken(self, Cursor* c, object error)
     cdef int empty(self, Request request, WriteBuffer out, dict strings) except -1
+    cdef int beat(self, Request request, WriteBuffer out) except -1
+    cdef int goodbye(self, WriteBuffer out) except -1
     cdef int fail(self, Request request, int type, str message, WriteBuffer out, dict strings) except -1
 
 
 cdef class ThriftClientProtocol(ThriftProtocol):
     cdef readonly int framing
     cdef public bint checksum        # TTHeader: send a checksum of each payload
+    cdef public bint shared          # answers come in any order, also to calls that nobody waits for any more
     cdef dict pending                # seqid → Route of the calls that wait for an answer
 
     cdef int call(self, Route route, tuple args, int32_t seqid, WriteBuffer out, dict ints, dict strings) except -1

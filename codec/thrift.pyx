@@ -41,7 +41,7 @@ from codec.errors import (
     application_error,
 )
 from codec.plan import DEFAULT_MAX_DECODED
-from codec.spec import Field
+from codec.spec import Field, MethodSpec
 from codec.ttheader import StringKey
 from codec.types import I32, STRING
 
@@ -355,13 +355,13 @@ cdef inline uint8_t* put_varint(uint8_t* p, uint32_t v) noexcept:
 
 cdef int begin_message(
     WriteBuffer out, Marks* m, int framing, bint strict, bytes name, int type, int32_t seqid,
-    int32_t header_seqid, dict ints, dict strings, bint checksum,
+    int32_t header_seqid, dict ints, dict strings, bint checksum, int flags,
 ) except -1:
     cdef Py_ssize_t size = PyBytes_GET_SIZE(name)
     cdef uint8_t* p
     m.packet = m.frame = m.sum = -1
     if framing & TTHEADER:
-        m.packet = begin_header(out, header_seqid, 0, ints, strings, &m.sum if checksum else NULL)
+        m.packet = begin_header(out, header_seqid, flags, ints, strings, &m.sum if checksum else NULL)
         if framing & COMPACT:
             out.p[m.packet + HEADER_FIXED] = ID_COMPACT
     reserve(out, 16 + size)

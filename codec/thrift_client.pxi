@@ -21,7 +21,7 @@ cdef class ThriftClientProtocol(ThriftProtocol):
         cdef Py_ssize_t start = out.n
         cdef int type = ONEWAY if route.oneway else CALL
         try:
-            begin_message(out, &m, self.framing, True, route.name, type, seqid, seqid, ints, strings, self.checksum)
+            begin_message(out, &m, self.framing, True, route.name, type, seqid, seqid, ints, strings, self.checksum, OUT_OF_ORDER if self.shared else 0)
             route.args.encode(args, out, self.framing & COMPACT)
             if out.n - start > self.max_message:
                 raise EncodeError(f"the call takes {out.n - start} bytes, more than the limit of {self.max_message}", route.spec.name)
@@ -53,6 +53,9 @@ cdef class ThriftClientProtocol(ThriftProtocol):
         r.header = header
         r.size = c.p - start
         route = self.pending.pop(head.seqid, None)
+        if self.shared and route is None:
+            # A call whose caller has given up, or the peer's own message, which has sequence id 0.
+            return r
         if route is None and len(self.pending) == 1 and head.type == EXCEPTION:
             # Some servers answer an exception with another sequence id; it can only belong to the one call under way.
             r.seqid, route = self.pending.popitem()
@@ -64,6 +67,8 @@ cdef class ThriftClientProtocol(ThriftProtocol):
                 r.error = application_error(message, type)
             except ProtocolError as error:
                 r.error = error
+        elif head.type == HEARTBEAT and route is HEARTBEAT_ROUTE:
+            pass
         elif head.type != REPLY:
             raise ProtocolError(f"a client takes replies, not messages of type {head.type}")
         elif head.name_size != PyBytes_GET_SIZE(route.name) or (<const char*>head.name)[: head.name_size] != route.name:
@@ -83,6 +88,16 @@ cdef class ThriftClientProtocol(ThriftProtocol):
                 r.error = error
         return r
 
+    def write_heartbeat(self, int32_t seqid, WriteBuffer out not None):
+        """Write a message that a weego server answers without calling a handler."""
+        cdef Marks m
+        cdef Py_ssize_t start = out.n
+        begin_message(out, &m, self.framing, True, HEARTBEAT_ROUTE.name, HEARTBEAT, seqid, seqid, {KEY_MSG_TYPE: "6"}, None, False,
+                      OUT_OF_ORDER if self.shared else 0)
+        out.append(<const char*>b"\0", 1)
+        end_message(out, &m, start)
+        self.pending[seqid] = HEARTBEAT_ROUTE
+
     def forget(self, int32_t seqid):
         """No answer is waited for any more."""
         self.pending.pop(seqid, None)
@@ -91,6 +106,9 @@ cdef class ThriftClientProtocol(ThriftProtocol):
                    dict ints=None, dict strings=None):
         """Write a call with sequence id `seqid`; `ints` and `strings` are TTHeader infos. EncodeError when an argument does not fit."""
         self.call(route, args, seqid, out, ints, strings)
+
+
+cdef Route HEARTBEAT_ROUTE = Route(MethodSpec("heartbeat", args=(), result=None))
 
 
 cdef object read_business_status(dict strings):

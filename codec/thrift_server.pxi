@@ -79,6 +79,8 @@ cdef class ThriftServerProtocol(ThriftProtocol):
         if head.name_size == 0:
             raise ProtocolError("a message without a method name")
         self.find_route(r, &head)
+        if r.type == HEARTBEAT:
+            return r
         if r.type != CALL and r.type != ONEWAY:
             r.error = ApplicationError(f"a server takes calls, not messages of type {r.type}",
                                        ApplicationErrorType.INVALID_MESSAGE_TYPE)
@@ -145,7 +147,7 @@ cdef class ThriftServerProtocol(ThriftProtocol):
                 header_seqid = r.header.seqid
                 # In kind: a caller that sends one looks at one.
                 checksum = CHECKSUM in r.header.strings
-        return begin_message(out, m, r.framing, r.strict, r.name, type, r.seqid, header_seqid, ints, strings, checksum)
+        return begin_message(out, m, r.framing, r.strict, r.name, type, r.seqid, header_seqid, ints, strings, checksum, 0)
 
     cdef int check_answer(self, Request request, Py_ssize_t size) except -1:
         if size > self.max_message:
@@ -193,6 +195,28 @@ cdef class ThriftServerProtocol(ThriftProtocol):
         out.append(<const char*>b"\0", 1)
         end_message(out, &m, start)
         return 0
+
+    cdef int beat(self, Request request, WriteBuffer out) except -1:
+        """Answer a heartbeat."""
+        cdef Marks m
+        cdef Py_ssize_t start = out.n
+        self.begin(request, &m, HEARTBEAT, out, None)
+        out.append(<const char*>b"\0", 1)
+        end_message(out, &m, start)
+        return 0
+
+    cdef int goodbye(self, WriteBuffer out) except -1:
+        """Ask a client that shares this connection among calls to make no more of them on it (Kitex's control frame: sequence id 0)."""
+        cdef Marks m
+        cdef Py_ssize_t start = out.n
+        begin_message(out, &m, TTHEADER, True, b"none", REPLY, 0, 0, None, {"crrst": "1"}, False, 0)
+        out.append(<const char*>b"\0", 1)
+        end_message(out, &m, start)
+        return 0
+
+    def write_goodbye(self, WriteBuffer out not None):
+        """Write the frame that asks a multiplexing client to leave."""
+        self.goodbye(out)
 
     cdef int fail(self, Request request, int type, str message, WriteBuffer out, dict strings) except -1:
         """Write an application exception. EncodeError when an info does not fit; the buffer is then as before."""

@@ -25,6 +25,7 @@ class ChannelOptions:
     caller: str
     service_name: str
     checksum: bool = False
+    shared: int = 0
 
 
 Maker = Callable[[ChannelOptions], Channel]
@@ -38,6 +39,7 @@ def _thrift(options: ChannelOptions) -> Channel:
         caller=options.caller,
         service_name=options.service_name,
         checksum=options.checksum,
+        shared=options.shared,
     )
 
 

@@ -46,7 +46,8 @@ class Client:
     usual one, as in Kitex), ttheader or ttheader-framed; `protocol` is binary or compact. With `checksum`, each call on TTHeader carries a CRC-32C
     of its payload, which the peer may check, and the answer's is checked. `timeout` bounds each call, in seconds, unless the call names its own; a handler's
     call inherits what is left of the deadline it serves. `middleware` wraps every call, the first outermost. `caller` and `service_name`
-    tell the peer who calls whom, on TTHeader. At most `max_idle` connections to one address and `max_idle_total` in all wait for the
+    tell the peer who calls whom, on TTHeader. With pool="shared", on TTHeader, many calls are under way on each of `shared_connections` connections
+    to an address; else a call has a connection to itself, and at most `max_idle` connections to one address and `max_idle_total` in all wait for the
     next call, for `idle_timeout` seconds.
 
     May be used from any thread, and in a gevent program from any greenlet. Calls raise the exceptions of the IDL as they are, RpcError and
@@ -62,6 +63,8 @@ class Client:
         framing: str | None = None,
         protocol: str = "binary",
         checksum: bool = False,
+        pool: str = "exclusive",
+        shared_connections: int = 1,
         timeout: float | None = None,
         connect_timeout: float = DEFAULT_CONNECT_TIMEOUT,
         middleware: Sequence[Middleware] = (),
@@ -95,7 +98,7 @@ class Client:
         if tls is not None:
             tls.context()  # a file that cannot be read shows here, not at the first call
         self._channel: Channel = make(
-            ChannelOptions(spec=self.__spec__, framing=name, limits=limits, caller=caller, service_name=self._service_name, checksum=checksum)
+            ChannelOptions(spec=self.__spec__, framing=name, limits=limits, caller=caller, service_name=self._service_name, checksum=checksum, shared=_shared(pool, shared_connections))
         )
         self._handler: Handler = compose(self._attempts, middleware)
         self._transports: dict[Any, Transport] = {}
@@ -187,6 +190,14 @@ class Client:
     def __repr__(self) -> str:
         state = "closed" if self._is_closed else "open"
         return f"<{type(self).__name__} {state} to {', '.join(self._addresses)}>"
+
+
+def _shared(pool: object, connections: object) -> int:
+    if pool not in ("exclusive", "shared"):
+        raise UsageError(f"unknown pool {pool!r}; choose exclusive (a connection carries one call at a time) or shared (many)")
+    if type(connections) is not int or connections < 1:
+        raise UsageError(f"shared_connections must be a number of connections, 1 or more, got {connections!r}")
+    return connections if pool == "shared" else 0
 
 
 def _targets(target: object) -> list[str]:

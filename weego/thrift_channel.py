@@ -30,7 +30,10 @@ from poller.dialer import connect_blocking, connect_with_hub, secure_blocking, s
 from poller.loop import Loop
 from weego.blocking import BlockingExchange
 from weego.exchange import IN_THE_LOOP, Exchange
-from weego.transport import BlockingTransport, HubTransport, PoolLimits
+from weego.shared import SharedExchange
+from weego.shared_blocking import SharedBlockingExchange
+from weego.sharing import SharedBlockingTransport, SharedHubTransport
+from weego.transport import BlockingTransport, HubTransport, PoolLimits, Transport
 
 __all__ = ["ThriftChannel"]
 
@@ -42,11 +45,14 @@ _DISMISSALS: Final = frozenset(
 )
 
 
+_Connection = Exchange | BlockingExchange | SharedExchange | SharedBlockingExchange
+
+
 class ThriftChannel:
     """How calls of one client become Thrift messages, and answers their values."""
 
     def __init__(self, spec: ServiceSpec, *, framing: str, limits: PoolLimits, caller: str = "", service_name: str = "",
-        checksum: bool = False,
+        checksum: bool = False, shared: int = 0,
     ) -> None:  # fmt: skip
         self.spec = spec
         self.limits = limits
@@ -54,18 +60,21 @@ class ThriftChannel:
         self._has_header = framing.startswith("ttheader")
         self._transport_type = "framed" if framing.startswith("ttheader-framed") else "unframed"
         self._checksum = checksum
+        self._shared = shared  # connections to an address that calls share; 0: each call has one to itself
+        if shared and not self._has_header:
+            raise UsageError(f'pool="shared" tells answers apart by the TTHeader; choose framing="ttheader", not {framing!r}')
         self._caller = caller
         self._service_name = service_name or spec.name
         self._routes: dict[MethodSpec, Route] = {}
         self._seqid = count(1)
 
-    def with_hub(self, hub: Any) -> HubTransport:
+    def with_hub(self, hub: Any) -> Transport:
         """A transport that waits with this gevent hub."""
-        return HubTransport(self, hub)
+        return SharedHubTransport(self, self._shared, hub) if self._shared else HubTransport(self, hub)
 
-    def blocking(self) -> BlockingTransport:
+    def blocking(self) -> Transport:
         """A transport that waits in the calling thread."""
-        return BlockingTransport(self)
+        return SharedBlockingTransport(self, self._shared) if self._shared else BlockingTransport(self)
 
     # ---- connections -------------------------------------------------------------------------------------------------
 
@@ -89,9 +98,27 @@ class ThriftChannel:
         sock = secure_blocking(fd, tls, address, deadline) if tls else None
         return BlockingExchange(fd, address.text, self._framing, self.limits.max_message, self._checksum, sock)
 
+    def share_with_hub(
+        self, loop: Loop, address: Address, deadline: float, ended: Callable[[SharedExchange], None]
+    ) -> SharedExchange:
+        """A new connection in `loop` for many calls at a time."""
+        if getcurrent() is loop.hub:
+            raise UsageError(IN_THE_LOOP)
+        fd = connect_with_hub(address, deadline, loop.hub)
+        try:
+            return SharedExchange(loop, fd, address.text, self._framing, self.limits.max_message, ended, self._checksum)
+        except BaseException:
+            os.close(fd)
+            raise
+
+    def share_blocking(self, address: Address, deadline: float) -> SharedBlockingExchange:
+        """A new connection for many calls at a time, of all threads."""
+        fd = connect_blocking(address, deadline)
+        return SharedBlockingExchange(fd, address.text, self._framing, self.limits.max_message, self._checksum)
+
     # ---- a call ------------------------------------------------------------------------------------------------------
 
-    def exchange(self, connection: Exchange | BlockingExchange, call: Call, args: tuple[Any, ...]) -> Reply | None:
+    def exchange(self, connection: _Connection, call: Call, args: tuple[Any, ...]) -> Reply | None:
         """Send the call, wait for the answer; None for a oneway method."""
         seqid = next(self._seqid) & _LAST_SEQID or next(self._seqid) & _LAST_SEQID
         route = self._routes.get(call.spec) or self._route(call.spec)

@@ -3,7 +3,7 @@
 
 import logging
 
-from codec.thrift cimport ONEWAY, TTHEADER
+from codec.thrift cimport HEARTBEAT, ONEWAY, OUT_OF_ORDER, TTHEADER
 from codec.protocol cimport Protocol
 from governance.call cimport Call
 
@@ -18,6 +18,8 @@ cdef str RESET = StringKey.RESET
 cdef enum:
     # TTHeader int keys.
     KEY_RPC_TIMEOUT = 12
+    # Calls under way at a time on one connection whose client tells answers apart by sequence id. The rest waits in the kernel.
+    MOST_MULTIPLEXED = 1024
 
 # The longest timeout a peer may ask for (seconds); anything longer is taken for none.
 cdef double LONGEST_TIMEOUT = 86400.0
@@ -53,6 +55,11 @@ cdef class ThriftFront(Front):
         cdef Target t
         cdef Job job
         cdef double timeout
+        if r.header is not None and r.header.flags & OUT_OF_ORDER and c.most_busy == 1 and not d.draining:
+            c.most_busy = MOST_MULTIPLEXED
+        if r.type == HEARTBEAT and r.error is None:
+            (<ThriftServerProtocol>c.protocol).beat(r, c.writer())
+            return c.wrote()
         d.count_request()
         if r.error is not None:
             return self.refuse(c, r, r.error)
@@ -60,7 +67,14 @@ cdef class ThriftFront(Front):
         if d.max_concurrency and d.inflight >= d.max_concurrency:
             return self.refuse(c, r, d.full(t, r.method))
         job = Job.__new__(Job)
-        c.context = job
+        if c.most_busy == 1 and c.context is None:
+            c.context = job
+        else:
+            add_job(c, job)
+            if (c.input is not None or c.more) and not c.is_again:
+                # The handler may block, and with it this reading; whoever leads the next turn goes on with what came behind.
+                c.is_again = True
+                c.loop.again(c)
         job.front = self
         job.call = d.new_call(c, r.route.spec, t.service, r)
         job.request = r
@@ -86,7 +100,10 @@ cdef class ThriftFront(Front):
         if job.answered:
             return 0
         job.answered = True
-        c.context = None
+        if c.context is job:
+            c.context = None
+        elif c.context is not None:
+            (<set>c.context).discard(job)
         if job.timer is not None:
             job.timer.cancel()
             job.timer = None
@@ -189,10 +206,24 @@ cdef class ThriftFront(Front):
         return self.dispatcher.refused(c, r, Unknown(r.method), "", size, error)
 
     cdef int closed(self, Connection c, object error) except -1:
-        if c.context is not None:
+        if isinstance(c.context, set):
+            for job in <set>c.context:
+                (<Job>job).call.cancelled = True
+        elif c.context is not None:
             (<Job>c.context).call.cancelled = True
-            c.context = None
+        c.context = None
         return self.dispatcher.gone(c)
+
+    cdef int leave(self, Connection c) except -1:
+        """A client that shares the connection among calls is asked to go, or held back until the connection can be handed on."""
+        if c.most_busy == 1:
+            return 0
+        if self.dispatcher.leaving:
+            (<ThriftServerProtocol>c.protocol).goodbye(c.writer())
+            return c.wrote()
+        # What it has sent waits in the socket for the worker that takes it over.
+        c.most_busy = 1
+        return 0
 
 
 def thrift_dispatcher(Loop loop not None, dict routes not None, dict services not None, *, access=None, max_concurrency=0,
@@ -201,6 +232,14 @@ def thrift_dispatcher(Loop loop not None, dict routes not None, dict services no
     cdef Dispatcher d = Dispatcher(loop, access=access, max_concurrency=max_concurrency)
     d.entrance = ThriftFront(d, routes, services, max_message=max_message)
     return d
+
+
+cdef int add_job(Connection c, Job job) except -1:
+    """One more call under way on a connection that carries many."""
+    if not isinstance(c.context, set):
+        c.context = set() if c.context is None else {c.context}
+    (<set>c.context).add(job)
+    return 0
 
 
 cdef double shorter(double timeout, object text) except -1:

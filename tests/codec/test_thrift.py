@@ -471,7 +471,14 @@ def test_the_route_of_the_last_call_is_not_taken_for_another():
 
 
 @SHAPE
-@pytest.mark.parametrize("type", [0, REPLY, EXCEPTION, 5, 6, 127])
+def test_a_heartbeat_is_neither_a_call_nor_a_mistake(shape):
+    request, after = feed(server(), shaped(shape, "heartbeat", 6, 41, b"\0") + NEXT)
+    assert (request.error, request.args, request.type, request.seqid) == (None, None, 6, 41)
+    assert after.method == "ping"
+
+
+@SHAPE
+@pytest.mark.parametrize("type", [0, REPLY, EXCEPTION, 5, 127])
 def test_a_server_takes_calls_only(shape, type):
     request, after = feed(server(), shaped(shape, "echo", type, 41, echo_args()) + NEXT)
     assert request.error.type == ApplicationErrorType.INVALID_MESSAGE_TYPE
