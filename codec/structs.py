@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Self, TypeVar
 from codec.construct import install
 from codec.plan import StructBase, StructPlan, value_hash
 from codec.spec import Field, is_emitted
+from codec.validation import validate
 
 __all__ = ["Enum", "FrozenMap", "IdlException", "Struct", "Union", "define"]
 
@@ -41,6 +42,10 @@ class Struct(StructBase):
         new = copy.copy(self)
         _change(new, changes)
         return new
+
+    def validate(self, /) -> None:
+        """Raise ValidationError, which names every value that breaks a rule of the IDL (`vt.*` annotations)."""
+        validate(self)
 
     @reprlib.recursive_repr("...")
     def __repr__(self) -> str:

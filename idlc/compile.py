@@ -17,6 +17,7 @@ from typing import Final
 from idlc import model
 from idlc.bindings import export_order, import_order
 from idlc.emit_python import MARK, emit, exported, header, import_lines, pyright_marks
+from idlc.emit_rules import RuleSet
 from idlc.errors import Diagnostic, IdlError, Levels, Report, TooManyErrors
 from idlc.layout import Group, lay_out, quoted
 from idlc.names import MethodStyle, Names
@@ -106,7 +107,10 @@ def check_files(
 ) -> list[Diagnostic]:
     """Read and check IDL files without emitting; returns the warnings. Raises IdlError."""
     report = Report(levels or {})
-    resolve([os.fspath(path) for path in paths], [os.fspath(path) for path in include_dirs], report, dialect)
+    programs = resolve([os.fspath(path) for path in paths], [os.fspath(path) for path in include_dirs], report, dialect)
+    if not report.is_broken:
+        with contextlib.suppress(TooManyErrors):
+            RuleSet(programs, report)
     report.raise_errors()
     return report.warnings
 
@@ -115,6 +119,9 @@ def _emit_all(
     programs: list[model.Program], roots: list[str], output: Output, style: MethodStyle, version: str
 ) -> None:
     names = Names(output.report, style)
+    rules = RuleSet(programs, output.report)
+    if output.report.is_broken:
+        return
     places = assign(programs, output.report)
     # Files named on the command line come first: where two modules of a package have one name, theirs is given.
     ranked = sorted(programs, key=lambda each: os.path.realpath(each.path) not in roots)
@@ -124,7 +131,7 @@ def _emit_all(
     lazy = circular(places)
     for program in programs:
         place = places[program]
-        output.add((*place.package, f"{place.module}.py"), emit(program, places, names, version))
+        output.add((*place.package, f"{place.module}.py"), emit(program, places, names, rules, version))
     for package, members in packages.items():
         modules = {places[each].module: exported(each, names) for each in members}
         old = output.modules_of(package, set(modules))

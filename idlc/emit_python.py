@@ -14,6 +14,7 @@ from typing import Final, TypeVar
 
 from idlc import model
 from idlc.bindings import Bindings
+from idlc.emit_rules import Rules, RuleSet
 from idlc.emit_services import Services
 from idlc.emit_structs import Structs
 from idlc.emit_types import Types, makes_structs
@@ -33,9 +34,11 @@ _DIGEST_LENGTH: Final = 16
 _Definition = TypeVar("_Definition", model.Alias, model.Const, model.Service)
 
 
-def emit(program: model.Program, places: dict[model.Program, Place], names: Names, version: str) -> str:
+def emit(
+    program: model.Program, places: dict[model.Program, Place], names: Names, rules: RuleSet, version: str
+) -> str:
     """The text of the module for one file."""
-    return _Module(program, places, names).text(version)
+    return _Module(program, places, names, rules).text(version)
 
 
 def exported(program: model.Program, names: Names) -> list[str]:
@@ -57,13 +60,16 @@ class _Block:
 
 
 class _Module:
-    def __init__(self, program: model.Program, places: dict[model.Program, Place], names: Names) -> None:
+    def __init__(
+        self, program: model.Program, places: dict[model.Program, Place], names: Names, rules: RuleSet
+    ) -> None:
         self._program = program
         self._bindings = Bindings()
         self._bindings.define(exported(program, names))
         self._types = Types(places[program], places, names, self._bindings)
         self._structs = Structs(self._types)
         self._services = Services(self._types)
+        self._rules = Rules(self._types, rules)
 
     def text(self, version: str) -> str:
         body = self._body()
@@ -110,6 +116,9 @@ class _Module:
         late_blocks = [(const, self._const(const)) for const in late]
         plain_blocks = [(const, self._const(const)) for const in plain]
         tables = [self._structs.define(struct) for struct in structs]
+        checks = [lines for struct in structs if (lines := self._rules.emit(struct))]
+        patterns = self._rules.patterns()
+        registered = [lines for struct in structs if (lines := self._rules.register(struct))]
         specs = [block for service in services for block in self._services.define(service)]
         self._types.stub("require")
 
@@ -135,9 +144,12 @@ class _Module:
             blocks.append(_Block(lines, loose=False))
             blocks += self._second_names(alias)
         blocks += [_Block(lines, loose=True) for lines in service_blocks]
+        blocks += [_Block([line], loose=False) for line in patterns]
+        blocks += [_Block(lines, loose=True) for lines in checks]
         if tables:
             tables[0][:0] = ["# What the wire says of each class; down here every class has its name."]
         blocks += [_Block(lines, loose=False) for lines in tables]
+        blocks += [_Block(lines, loose=False) for lines in registered]
         for const, lines in late_blocks:
             blocks.append(_Block(lines, loose=False))
             blocks += self._second_names(const)

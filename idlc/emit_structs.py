@@ -16,9 +16,9 @@ _BASES: Final = {"struct": "Struct", "union": "Union", "exception": "IdlExceptio
 
 # Public names of the runtime's base classes that a field may hide; ours then gets a trailing underscore.
 _OURS: Final = {
-    "struct": {"copy": "Struct"},
-    "union": {"copy": "Struct", "value": "Union", "which": "Union"},
-    "exception": {"copy": "Struct"},
+    "struct": {"copy": "Struct", "validate": "Struct"},
+    "union": {"copy": "Struct", "validate": "Struct", "value": "Union", "which": "Union"},
+    "exception": {"copy": "Struct", "validate": "Struct"},
 }
 
 
@@ -75,7 +75,7 @@ class Structs:
 
     def _attribute_type(self, struct: model.Struct, each: model.Field, hidden: Collection[str]) -> str:
         text = self.types.annotation(each.type, hidden)
-        return f"{text} | None" if _may_be_none(struct, each) else text
+        return f"{text} | None" if may_be_none(struct, each) else text
 
     def _init(self, struct: model.Struct, table: dict[str, str]) -> list[str]:
         slots = list(table.values())
@@ -214,7 +214,8 @@ def _fits_signature(type_: model.Type, default: model.Value) -> bool:
     return is_immutable(type_)
 
 
-def _may_be_none(struct: model.Struct, each: model.Field) -> bool:
+def may_be_none(struct: model.Struct, each: model.Field) -> bool:
+    """May the attribute be None?"""
     if struct.kind == "union":
         return True
     if each.default is not None or each.requiredness == "required":

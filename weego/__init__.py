@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     )
     from codec.metadata import Metadata
     from codec.structs import Enum, IdlException, Struct, Union
+    from codec.validation import ValidationError, Violation
     from governance import metainfo
     from governance.call import Call, current
     from governance.chain import Handler, Middleware
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from weego.client import Client
     from weego.routes import ServiceError, inline, thread
     from weego.server import Server
+    from weego.validation import validate_arguments
 
 __version__ = "0.1.0"
 
@@ -70,12 +72,15 @@ __all__ = [
     "UnknownMethod",
     "UnknownService",
     "UsageError",
+    "ValidationError",
+    "Violation",
     "WeegoError",
     "__version__",
     "current",
     "inline",
     "metainfo",
     "thread",
+    "validate_arguments",
 ]
 
 _HOME = {
@@ -99,6 +104,7 @@ _HOME = {
     ),
     "codec.metadata": ("Metadata",),
     "codec.structs": ("Enum", "IdlException", "Struct", "Union"),
+    "codec.validation": ("ValidationError", "Violation"),
     "governance": ("metainfo",),
     "governance.call": ("Call", "current"),
     "governance.chain": ("Handler", "Middleware"),
@@ -106,6 +112,7 @@ _HOME = {
     "weego.client": ("Client",),
     "weego.routes": ("ServiceError", "inline", "thread"),
     "weego.server": ("Server",),
+    "weego.validation": ("validate_arguments",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 

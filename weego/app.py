@@ -100,6 +100,7 @@ class App:
 
         from weego import log
         from weego.serving import Serving, ServingLimits
+        from weego.validation import validate_arguments
         from weego.worker import Body
 
         assert self.config is not None
@@ -113,6 +114,7 @@ class App:
         body: Body | None = None
         serving = Serving(
             services,
+            middleware=[validate_arguments] if config.server.validate else [],
             limits=ServingLimits(
                 max_connections=None if limits.max_connections == "auto" else limits.max_connections,
                 max_message=int(limits.max_message),

@@ -132,6 +132,9 @@ class Server(_Table, frozen=True):
     named_only: Annotated[bool, "Refuse calls that name no service: TTHeader and gRPC name it, framed and buffered messages cannot."] = (
         False
     )
+    validate: Annotated[bool, "Refuse calls whose arguments break rules of the IDL (vt.* annotations), before the handler sees them."] = (
+        False
+    )
     user: Annotated[
         str, 'User, by name or number, that loader and workers become before they import a service; "": as started.'
     ] = ""

@@ -6,6 +6,7 @@ network side; what stands on protobuf's runtime comes when a module of its messa
 
 from __future__ import annotations
 
+from time import time_ns as now_unix_nano
 from typing import TYPE_CHECKING, Any
 
 from codec.plan import StructPlan
@@ -44,6 +45,7 @@ from codec.types import (
     Set,
     StructType,
 )
+from codec.validation import Violations, add, check, modulo, rules, sprintf
 
 if TYPE_CHECKING:
     from codec.upb import (
@@ -109,15 +111,22 @@ __all__ = [
     "StructPlan",
     "StructType",
     "Union",
+    "Violations",
+    "add",
+    "check",
     "define",
     "define_proto",
     "message_type",
+    "modulo",
+    "now_unix_nano",
     "proto_enum",
     "proto_extension",
     "proto_file",
     "proto_message",
     "protobuf_service",
     "require",
+    "rules",
+    "sprintf",
     "unimplemented",
     "which",
 ]
