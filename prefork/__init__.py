@@ -3,7 +3,13 @@
 | file | its job |
 |---|---|
 | ``application`` | what is handed in: ``Application``, ``Settings``, ``Listen``, ``LoadError`` |
-| ``master`` | the supervisor: generations, reload, stop |
+| ``master`` | the supervisor: its life, its signals, its end |
+| ``reloads`` | its generations, one after another |
+| ``changes``, ``fingerprint``, ``following`` | what a reload changes; reloads without new workers |
+| ``upgrade``, ``legacy`` | the master becomes new code; what it leaves to that |
+| ``balance`` | long-lived connections, spread anew |
+| ``stacks`` | where a worker is just now |
+| ``loaders``, ``crew`` | its loaders; its workers |
 | ``family`` | its children as processes: channels, exits, zombies |
 | ``generation`` | its records |
 | ``loader`` | the process that loads user code and forks workers |
@@ -30,7 +36,22 @@ if TYPE_CHECKING:
     from prefork.application import Application, Listen, LoadError, Settings
     from prefork.handover import MAX_HANDOVER_BYTES
     from prefork.master import Master, Ready
-    from prefork.orders import Adopt, Adopted, Drain, MasterGone, Order, Refused, Reopen, Serve, Stop
+    from prefork.orders import (
+        Adopt,
+        Adopted,
+        Drain,
+        Hot,
+        Lame,
+        LogLevel,
+        MasterGone,
+        Order,
+        Refused,
+        Reopen,
+        Serve,
+        Share,
+        Stacks,
+        Stop,
+    )  # fmt: skip
     from prefork.scoreboard import Scoreboard, may_accept
     from prefork.worker import Worker
 
@@ -38,14 +59,17 @@ _HOME = {
     "application": ("Application", "Listen", "LoadError", "Settings"),
     "handover": ("MAX_HANDOVER_BYTES",),
     "master": ("Master", "Ready"),
-    "orders": ("Adopt", "Adopted", "Drain", "MasterGone", "Order", "Refused", "Reopen", "Serve", "Stop"),
+    "orders": (
+        "Adopt", "Adopted", "Drain", "Hot", "Lame", "LogLevel", "MasterGone", "Order", "Refused", "Reopen", "Serve", "Share", "Stacks", "Stop",
+    ),
     "scoreboard": ("Scoreboard", "may_accept"),
     "worker": ("Worker",),
 }
 
 __all__ = (
-    "MAX_HANDOVER_BYTES", "Adopt", "Adopted", "Application", "Drain", "Listen", "LoadError", "Master", "MasterGone", "Order",
-    "Ready", "Refused", "Reopen", "Scoreboard", "Serve", "Settings", "Stop", "Worker", "may_accept",
+    "MAX_HANDOVER_BYTES", "Adopt", "Adopted", "Application", "Drain", "Hot", "Lame", "Listen", "LoadError", "LogLevel", "Master",
+    "MasterGone", "Order", "Ready", "Refused", "Reopen", "Scoreboard", "Serve", "Settings", "Share", "Stacks", "Stop", "Worker",
+    "may_accept",
 )  # fmt: skip
 
 

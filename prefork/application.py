@@ -15,7 +15,24 @@ if TYPE_CHECKING:
 
     from prefork.worker import Worker
 
-__all__ = ("MAX_LISTENERS", "MAX_WORKERS", "Application", "Listen", "LoadError", "Settings")
+__all__ = (
+    "EX_CONFIG",
+    "EX_OSERR",
+    "EX_SOFTWARE",
+    "MAX_LISTENERS",
+    "MAX_WORKERS",
+    "Application",
+    "Listen",
+    "LoadError",
+    "Settings",
+)
+
+EX_SOFTWARE = 70
+"""Something broke that no config explains (sysexits.h)."""
+EX_OSERR = 71
+"""The system refused: a port in use, no permission, no processes."""
+EX_CONFIG = 78
+"""The config or the application it names is wrong."""
 
 #: Workers of one generation. The scoreboard has a row for each worker of four generations (one that serves, one that
 #: boots, two that drain).
@@ -61,6 +78,10 @@ class Settings(NamedTuple):
     """Of a worker, spread likewise."""
     max_memory: int = 0
     """Resident bytes of a worker, in two samples in a row, before it is replaced."""
+    kill_memory: int = 0
+    """Resident bytes of a worker at which it is killed, as soon as its replacement is ready; at twice as much, at once."""
+    rebalance: bool = True
+    """Let a worker that has many more connections than another give it some."""
     umask: int | None = None
     """Of the master, for the sockets it makes; None: as it was started."""
     owner: tuple[int, int] | None = None
@@ -72,6 +93,12 @@ class Settings(NamedTuple):
     """Absolute path of the unix socket on which the master takes questions and orders."""
     extra: Mapping[str, Any] = MappingProxyType({})
     """Opaque here: plain values (JSON) that the assembly wants back in ``Ready``."""
+    config: Mapping[str, Any] = MappingProxyType({})
+    """The whole configuration as plain nested values: to show, to compare, and for the order ``Hot``."""
+    ways: Mapping[str, str] = MappingProxyType({})
+    """Dotted key of ``config``, or the beginning of one → how a change of it takes effect (``prefork.changes``); others: by new workers."""
+    code: str = ""
+    """A fingerprint of what was imported, which the loader adds; "": not known."""
 
     @property
     def doors(self) -> dict[str, Listen]:
@@ -86,7 +113,12 @@ class Settings(NamedTuple):
     def encode(self) -> bytes:
         """As JSON. Raises LoadError if a value is not plain or out of range."""
         self._check()
-        plain = self._asdict() | {"listen": [tuple(listen) for listen in self.listen], "extra": dict(self.extra)}
+        plain = self._asdict() | {
+            "listen": [tuple(listen) for listen in self.listen],
+            "extra": dict(self.extra),
+            "config": dict(self.config),
+            "ways": dict(self.ways),
+        }
         try:
             return json.dumps(plain).encode()
         except (TypeError, ValueError) as error:

@@ -91,11 +91,22 @@ def receive_packet(sock: RawSocket, size: int = MAX_MESSAGE_BYTES) -> tuple[byte
 class Channel:
     """One end, with a queue for what the socket does not take at once."""
 
-    def __init__(self, sock: RawSocket) -> None:
+    def __init__(self, sock: RawSocket, queue: Iterable[tuple[bytes, list[int]]] = ()) -> None:
         sock.setblocking(False)
         self._sock = sock
-        self._queue: deque[tuple[bytes, list[int]]] = deque()
+        self._queue = deque(queue)
         self.is_closed = False
+
+    @classmethod
+    def closed(cls) -> Channel:
+        """One whose other end is gone."""
+        channel = cls(RawSocket(_socket.AF_UNIX))
+        channel.close()
+        return channel
+
+    def leave(self) -> tuple[int, list[tuple[bytes, list[int]]]]:
+        """The descriptor and the queue, for a successor in this process: it makes a Channel of them."""
+        return self._sock.fileno(), list(self._queue)
 
     def fileno(self) -> int:
         """The descriptor to watch: for reading always, for writing while ``is_congested``."""

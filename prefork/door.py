@@ -16,12 +16,12 @@ from __future__ import annotations
 import _socket
 import errno
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from prefork.primitives import EPOLLIN, EPOLLOUT, RawSocket, monotonic
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from prefork.listeners import Listener
     from prefork.loop import Loop
@@ -59,6 +59,8 @@ class Visitor:
         self.is_leaving = False
         """All is said; what still comes in is read and dropped, so that our answer is not reset away."""
         self.is_gone = False
+        self.awaits: str | None = None
+        """What the held answer waits for, in one word."""
 
 
 class Door:
@@ -121,15 +123,55 @@ class Door:
         self._sweep_later()
         self._send(visitor)
 
-    def hold(self, visitor: Visitor) -> None:
+    def hold(self, visitor: Visitor, awaits: str = "an answer") -> None:
         """The answer comes later, by ``answer_held``."""
-        visitor.deadline = None
+        visitor.deadline, visitor.awaits = None, awaits
         self._loop.change(visitor.sock.fileno(), 0)  # but a hang-up is always told
 
     def answer_held(self, visitor: Visitor, data: bytes) -> None:
         """The answer to the request that was held; then go on with what came after it."""
+        visitor.awaits = None
         self.answer(visitor, data, last=False)
         self._serve_next(visitor)
+
+    # -- an upgrade -------------------------------------------------------------------------------------------------------
+
+    def is_holding(self, *, besides: str) -> bool:
+        """Whether a visitor waits for anything but ``besides``."""
+        return any(visitor.awaits not in (None, besides) for visitor in self._visitors.values())
+
+    def leave_visitors(self, fds: list[int]) -> list[dict[str, Any]]:
+        """The visitors, as plain values for a successor's ``take_visitor``; their descriptors are added to ``fds``."""
+        fds.extend(self._visitors)
+        return [
+            {
+                "fd": fd,
+                "received": visitor.received.decode("latin-1"),
+                "unsent": visitor.unsent.decode("latin-1"),
+                "is_leaving": visitor.is_leaving,
+                "awaits": visitor.awaits,
+            }
+            for fd, visitor in self._visitors.items()
+        ]
+
+    def release(self, awaits: str) -> Callable[[str | None], None]:
+        """A call that answers the visitors who wait for that now: None is good news, a line says what went wrong."""
+        return lambda _: None
+
+    def take_visitor(self, plain: dict[str, Any], fd: int) -> Visitor:
+        """Go on with a predecessor's visitor."""
+        visitor = Visitor(RawSocket(fileno=fd))
+        visitor.received += plain["received"].encode("latin-1")
+        visitor.unsent = plain["unsent"].encode("latin-1")
+        visitor.is_leaving = plain["is_leaving"]
+        self._visitors[fd] = visitor
+        self._loop.watch(fd, lambda: self._guarded(visitor))
+        self._sweep_later()
+        if plain["awaits"] is not None:
+            self.hold(visitor, plain["awaits"])
+        elif visitor.unsent:
+            self._send(visitor)
+        return visitor
 
     # -- inside ---------------------------------------------------------------------------------------------------------
 

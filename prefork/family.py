@@ -47,6 +47,8 @@ class Family:
         self.workers: dict[int, WorkerProcess] = {}
         """By row of the scoreboard."""
         self.loaders: set[LoaderProcess] = set()
+        self.strangers: set[int] = set()
+        """Pids of children that somebody else here waits for, and calls ``reap`` when that is done."""
 
     def __bool__(self) -> bool:
         return bool(self.workers or self.loaders)
@@ -63,10 +65,13 @@ class Family:
                 yield process.channel.fileno()
             if process.pidfd >= 0:
                 yield process.pidfd
+            if isinstance(process, WorkerProcess) and process.stacks_fd >= 0:
+                yield process.stacks_fd
 
     def listen(self, process: Process, on_message: Callable[[], None]) -> None:
         """Call back when the child says something, or nothing any more."""
-        self._loop.watch(process.channel.fileno(), on_message)
+        if not process.channel.is_closed:
+            self._loop.watch(process.channel.fileno(), on_message)
 
     def born(self, process: Process, pid: int) -> None:
         """A child's pid is known."""
@@ -156,7 +161,7 @@ class Family:
                 found = waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             except ChildProcessError:
                 return
-            if found is None:
+            if found is None or found.si_pid in self.strangers:
                 return
             own = next((p for p in (*self.workers.values(), *self.loaders) if p.pid == found.si_pid), None)
             if own is not None:

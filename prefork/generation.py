@@ -96,9 +96,22 @@ class WorkerProcess(Process):
         """It asked to leave, and serves until its replacement is ready."""
         self.is_draining = False
         """It was told to leave."""
+        self.is_oversize = False
+        """It has more memory than it may have, and is killed instead of drained."""
         self.drain_deadline: float | None = None
+        self.settings = generation.settings
+        """Those it goes by."""
+        self.stacks_fd = -1
+        """Memory that it writes its stacks to."""
         self.told_pid: int | None = None
         """By itself, which may be before its loader reports it. For the log only."""
+
+    def forget(self) -> None:
+        """It is gone."""
+        super().forget()
+        if self.stacks_fd >= 0:
+            close_quietly(self.stacks_fd)
+            self.stacks_fd = -1
 
     def __repr__(self) -> str:
         return f"worker {self.slot} gen {self.generation.number} (pid {self.pid or self.told_pid or 'unknown'})"
@@ -127,6 +140,18 @@ class Generation:
         self.respawns: dict[int, Timer] = {}
         """Slots whose next worker must wait."""
         self.backoffs: dict[int, Backoff] = {}
+        self.last_failures: dict[int, str] = {}
+        """How the last worker of a slot that dies young has ended."""
+        self.is_trial = False
+        """Nobody wants it to serve, only to know what it would change."""
+        self.is_full = False
+        """New workers are wanted even if the old ones could follow."""
+        self.canary_until: float | None = None
+        """Until when the first of its workers must live, to show that it can."""
+
+    def backoff(self, slot: int) -> Backoff:
+        """The record of a slot."""
+        return self.backoffs.setdefault(slot, Backoff())
 
     @property
     def all_listeners(self) -> list[Listener]:

@@ -11,9 +11,10 @@ Rules
  4. An offer goes to the ready taker of the newest generation with the fewest connections and, among equals, the fewest
     offers on their way; a stale beat disqualifies while another has a fresh one.
  5. Nothing blocks. What no socket takes waits in the giver's queue, bound to no taker yet.
- 6. A taker that is leaving itself, or has no room for the descriptor, refuses. The giver tries another taker once for
+ 6. Who shares its connections with one certain worker asks only that one, and the way to it is closed afterwards.
+ 7. A taker that is leaving itself, or has no room for the descriptor, refuses. The giver tries another taker once for
     each there is, then its body is told and serves on.
- 7. A taker that does not turn (stopped, hung) and answers nothing loses its offers to another: each offer has a ticket
+ 8. A taker that does not turn (stopped, hung) and answers nothing loses its offers to another: each offer has a ticket
     (prefork.tickets), which the taker needs to answer and the giver can take back. What was answered stays answered.
 """
 
@@ -53,9 +54,10 @@ _PACKET_BYTES = _HEADER.size + MAX_HANDOVER_BYTES
 class _Offer:
     """A connection on its way out."""
 
-    __slots__ = ("data", "fd", "refused_by", "sent_ns", "token")
+    __slots__ = ("data", "fd", "refused_by", "row", "sent_ns", "token")
 
-    def __init__(self, token: int, fd: int, data: bytes) -> None:
+    def __init__(self, token: int, fd: int, data: bytes, row: int | None) -> None:
+        self.row = row  # of the only taker it is for, or None
         self.token = token
         self.fd = fd
         self.data = data
@@ -66,12 +68,13 @@ class _Offer:
 class _Target:
     """A taker, seen by the giver."""
 
-    __slots__ = ("generation", "is_dead", "offers", "row", "sock", "tickets")
+    __slots__ = ("generation", "is_dead", "is_retiring", "offers", "row", "sock", "tickets")
 
     def __init__(self, sock: RawSocket, row: int, generation: int) -> None:
         self.sock = sock
         self.tickets: Tickets | None = None
         self.is_dead = False  # a send failed; its last answers may still have to be read
+        self.is_retiring = False  # no offers follow those that are under way
         self.row = row
         self.generation = generation
         self.offers: dict[int, _Offer] = {}  # unanswered, by token
@@ -141,35 +144,55 @@ class Handovers:
 
     # -- giving -----------------------------------------------------------------------------------------------------
 
-    def offer(self, fd: int, data: bytes) -> int | None:
-        """Send a connection away, or queue it. Its token, or None when there is nobody to take it.
+    def offer(self, fd: int, data: bytes, row: int | None = None) -> int | None:
+        """Send a connection away, or queue it; to the taker of ``row`` if one is named. Its token, or None when there is nobody to take it.
 
         Raises ValueError if ``data`` is too long.
         """
         if len(data) > MAX_HANDOVER_BYTES:
             raise ValueError(f"{len(data)} bytes to hand over, {MAX_HANDOVER_BYTES} is the most")
-        if not self._candidates(()):
+        if not self._candidates((), row):
             return None
-        offer = _Offer(self._next_token, fd, data)
+        offer = _Offer(self._next_token, fd, data, row)
         self._next_token += 1
         self._queue.append(offer)
         if not self._waits_for_room:
             self._flush()
         return offer.token
 
-    def _candidates(self, refused_by: Sequence[int]) -> list[_Target]:
+    def retire(self, row: int) -> None:
+        """Close the way to the taker of ``row`` when what is under way has been answered."""
+        for target in self._targets.values():
+            if target.row == row:
+                target.is_retiring = True
+        self._close_retired()
+
+    def _close_retired(self) -> None:
+        waiting = {offer.row for offer in self._queue}
+        for fd, target in list(self._targets.items()):
+            if target.is_retiring and not target.offers and target.row not in waiting:
+                self._drop(fd, target)
+
+    def _drop(self, fd: int, target: _Target) -> None:
+        del self._targets[fd]
+        self._poll.unregister(fd)
+        target.sock.close()
+        if target.tickets is not None:
+            target.tickets.close()
+
+    def _candidates(self, refused_by: Sequence[int], row: int | None) -> list[_Target]:
         """Who may be asked, best first (rule 4)."""
-        alive = [target for target in self._targets.values() if self._is_ready(target)]
+        alive = [target for target in self._targets.values() if row in (None, target.row) and self._is_ready(target)]
         if not alive:
             return []
         newest = max(target.generation for target in alive)
         cells, oldest_beat = self._board.row, monotonic_ns() - scoreboard.STALE_BEAT_NS
 
         def cost(target: _Target) -> tuple[bool, int, int]:
-            row = cells(target.row)
+            its = cells(target.row)
             # offers on their way are connections that the taker does not count yet
-            busy = row[scoreboard.CONNECTIONS] + len(target.offers)
-            return row[scoreboard.BEAT_NS] < oldest_beat, busy, len(target.offers)
+            busy = its[scoreboard.CONNECTIONS] + len(target.offers)
+            return its[scoreboard.BEAT_NS] < oldest_beat, busy, len(target.offers)
 
         return sorted((t for t in alive if t.generation == newest and t.row not in refused_by), key=cost)
 
@@ -183,7 +206,7 @@ class Handovers:
         """Send queued offers until the queue is empty or every socket that may be asked is full."""
         while self._queue:
             offer = self._queue[0]
-            candidates = self._candidates(offer.refused_by)
+            candidates = self._candidates(offer.refused_by, offer.row)
             if not candidates:
                 self._queue.popleft()
                 self._verdicts.append(Refused(offer.token, "nobody can take it"))
@@ -219,7 +242,7 @@ class Handovers:
         return True
 
     def give_up_on_stuck(self) -> None:
-        """Take back what takers that do not turn have not answered (rule 7). To be called now and then while offers are pending."""
+        """Take back what takers that do not turn have not answered (rule 8). To be called now and then while offers are pending."""
         too_long_ago = monotonic_ns() - UNANSWERED_NS
         for target in list(self._targets.values()):
             oldest = next(iter(target.offers.values()), None)
@@ -257,6 +280,7 @@ class Handovers:
             elif source is not None:
                 self._read_offers(source, orders)
         self._flush()
+        self._close_retired()
         orders.extend(self._verdicts)
         self._verdicts.clear()
         return orders
@@ -281,13 +305,8 @@ class Handovers:
         return True
 
     def _end_target(self, target: _Target) -> None:
-        """It died, or is given up: what it did not answer goes to another (rules 2, 7)."""
-        fd = target.sock.fileno()
-        del self._targets[fd]
-        self._poll.unregister(fd)
-        target.sock.close()
-        if target.tickets is not None:
-            target.tickets.close()
+        """It died, or is given up: what it did not answer goes to another (rules 2, 8)."""
+        self._drop(target.sock.fileno(), target)
         self._take_back(target)
 
     def _read_offers(self, source: _Source, orders: list[Adopt | Adopted | Refused]) -> None:
@@ -301,7 +320,7 @@ class Handovers:
                 kind, token = _HEADER.unpack_from(data)
                 if kind == _TICKETS:  # the first packet; without a descriptor there was no room for one, and nobody gives up on us
                     source.tickets = Tickets(fds[0]) if fds else None
-                elif source.tickets is not None and not source.tickets.take():  # rule 7: this one and the rest are the giver's again
+                elif source.tickets is not None and not source.tickets.take():  # rule 8: this one and the rest are the giver's again
                     for fd in fds:
                         close_quietly(fd)
                 elif len(fds) != 1 or self.is_leaving:

@@ -83,6 +83,19 @@ class Listener:
         host, port = self.sock.getsockname()[:2]
         return f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}"
 
+    def disown(self) -> None:
+        """The path is not ours to unlink."""
+        self._identity = None
+
+    def leave(self) -> dict[str, Any]:
+        """What a successor of this process must know besides the descriptor: plain values for its ``take_over``."""
+        return {"path": self._path, "identity": self._identity}
+
+    def take_over(self, plain: dict[str, Any]) -> None:
+        """The reverse."""
+        self._path = plain["path"]
+        self._identity = tuple(plain["identity"]) if plain["identity"] else None
+
     def adjust(self, listen: Listen) -> None:
         """Take the backlog and mode of a new generation for the same address."""
         if listen.backlog != self.listen.backlog:
@@ -125,6 +138,16 @@ def bind(listen: Listen, place: Place, owner: tuple[int, int] | None = None) -> 
         sock.close()
         raise BindError(_why(listen.address, error)) from None
     return Listener(listen, sock, target if family == _socket.AF_UNIX else None)
+
+
+def take(listen: Listen, sock: RawSocket, *, is_stored: bool) -> Listener:
+    """A listener of a socket that systemd passed. ``is_stored``: it was bound by a master before us, so its path is ours to unlink."""
+    sock.listen(listen.backlog)
+    path = sock.getsockname() if sock.family == _socket.AF_UNIX else None
+    listener = Listener(listen, sock, os.fsdecode(path) if path is not None else None)
+    if not is_stored:
+        listener.disown()
+    return listener
 
 
 def close_all(listeners: Iterable[Listener]) -> None:

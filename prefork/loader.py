@@ -23,10 +23,12 @@ import posix
 import signal
 import sys
 import threading
+import time
 from typing import TYPE_CHECKING
 
 from prefork.application import LoadError
 from prefork.channel import Channel, Closed
+from prefork.fingerprint import of_code
 from prefork.listeners import resolve
 from prefork.primitives import (
     EPOLL_CLOEXEC,
@@ -113,7 +115,9 @@ class _Loader:
         return 0
 
     def _load(self) -> Settings:
+        since = time.time()
         settings = self._app.load()
+        settings = settings._replace(code=of_code(since))
         die_with_parent(self._master_pid)  # once more: who becomes another user loses it
         places = [resolve(listen) for listen in (*settings.listen, *settings.doors.values())]
         encoded = settings.encode()
@@ -139,8 +143,13 @@ class _Loader:
                 received = self._channel.receive()
             except Closed:
                 return
-            if received is not None:
-                self._channel.send(self._spawn(settings, *received))
+            if received is None:
+                continue
+            order, fds = received
+            if order["is"] == "generation":  # workers of this one take what has changed as they run
+                set_title(f"weego: loader gen {order['number']} [{settings.name}]")
+            else:
+                self._channel.send(self._spawn(settings, order, fds))
 
     def _wait(self) -> None:
         events = EPOLLIN | EPOLLOUT if self._channel.is_congested else EPOLLIN
@@ -196,7 +205,7 @@ class _Loader:
                 self._app,
                 settings,
                 slot=order["slot"],
-                generation=self._generation,
+                generation=order["generation"],
                 index=order["index"],
                 channel_fd=channel_fd,
                 board_fd=board_fd,

@@ -88,6 +88,13 @@ class Loop:
         for signum in callbacks:
             set_signal(signum, _only_wake)
 
+    def take_signals(self) -> list[int]:
+        """Those that have arrived and were not handled; whoever takes them handles them."""
+        try:
+            return list(os.read(self._wake_reader, 4096))
+        except BlockingIOError:
+            return []
+
     def fds(self) -> Iterable[int]:
         """Descriptors of the loop itself, for a child to close."""
         return self._poll.fileno(), self._wake_reader, self._wake_writer
@@ -135,10 +142,7 @@ class Loop:
                 self._call(timer.callback)
 
     def _read_signals(self) -> None:
-        try:
-            arrived = os.read(self._wake_reader, 4096)
-        except BlockingIOError:
-            return
+        arrived = self.take_signals()
         for signum in dict.fromkeys(arrived):  # coalesced, in order of arrival …
             callback = self._signals.get(signum)
             times = arrived.count(signum) if signum in _COUNTED else 1

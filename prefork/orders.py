@@ -6,8 +6,14 @@ Deadlines are instants of ``time.monotonic()``.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-__all__ = ("Adopt", "Adopted", "Drain", "MasterGone", "Order", "Refused", "Reopen", "Serve", "Stop")
+if TYPE_CHECKING:
+    from prefork.application import Settings
+
+__all__ = (
+    "Adopt", "Adopted", "Drain", "Hot", "Lame", "LogLevel", "MasterGone", "Order", "Refused", "Reopen", "Serve", "Share", "Stacks", "Stop",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,4 +74,40 @@ class Reopen:
     """Reopen log files."""
 
 
-Order = Serve | Drain | Stop | MasterGone | Adopt | Adopted | Refused | Reopen
+@dataclass(frozen=True, slots=True)
+class Hot:
+    """The settings have changed, and what has changed can be followed at once: do so, then say ``worker.followed(…)``."""
+
+    settings: Settings
+
+
+@dataclass(frozen=True, slots=True)
+class LogLevel:
+    """Log from this level on (debug, info, warning, error), until ``Hot`` or the end."""
+
+    level: str
+
+
+@dataclass(frozen=True, slots=True)
+class Lame:
+    """``on``: the server is about to leave: serve all that comes, and ask the peers of protocols that can say so to go elsewhere.
+    Else all is well again.
+    """
+
+    on: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """Give up to ``count`` plain connections to the worker of row ``row``, by ``hand_over(…, row=row)``, then say ``worker.shared(row)``."""
+
+    row: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stacks:
+    """Somebody wants to know where this worker is: say it with ``worker.tell_stacks``."""
+
+
+Order = Serve | Drain | Stop | MasterGone | Adopt | Adopted | Refused | Reopen | Hot | LogLevel | Lame | Share | Stacks

@@ -37,6 +37,13 @@ class Pidfile:
         os.ftruncate(self.fd, 0)
         os.pwrite(self.fd, b"%d\n" % os.getpid(), 0)
 
+    @classmethod
+    def inherited(cls, path: str, fd: int) -> Pidfile:
+        """One that this process has locked already, before it executed the program that it is now."""
+        pidfile = cls.__new__(cls)
+        pidfile.path, pidfile.fd = path, fd
+        return pidfile
+
     def close(self) -> None:
         """Unlink while the lock is held, then let go."""
         if self._is_at_path():

@@ -33,7 +33,7 @@ monotonic = time.monotonic
 monotonic_ns = time.monotonic_ns
 
 __all__ = (
-    "EPOLLERR", "EPOLLHUP", "EPOLLIN", "EPOLLOUT", "EPOLL_CLOEXEC", "IGNORED_IN_CHILDREN", "SCM_RIGHTS", "SOL_SOCKET",
+    "EPOLLERR", "EPOLLHUP", "EPOLLIN", "EPOLLOUT", "EPOLL_CLOEXEC", "IGNORED_IN_CHILDREN", "SCM_RIGHTS", "SOL_SOCKET", "STACKS_SIGNAL", "TELL_SIGNAL",
     "RawSocket", "_exit", "become_subreaper", "close", "close_quietly", "die_with_parent", "epoll", "eventfd", "eventfd_read",
     "eventfd_write", "fork", "fork_blocked", "getaddrinfo", "getpid", "getppid", "give_memory_back", "kill", "make_parent", "memfd_create", "monotonic",
     "monotonic_ns", "own_output", "pidfd_open", "pthread_sigmask", "raise_file_limit", "reset_signals", "set_signal", "set_title", "thread_count", "unblock_signals", "waitid",
@@ -51,6 +51,12 @@ ALL_SIGNALS = signal.valid_signals()
 IGNORED_IN_CHILDREN = (
     signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH, signal.SIGTTIN, signal.SIGTTOU,
 )  # fmt: skip
+
+
+#: Makes a worker write its threads' stacks into memory that the master reads: a real-time signal, which nobody else sends.
+STACKS_SIGNAL = signal.SIGRTMIN
+#: … and on standard error, for a person without ``weego ctl``.
+TELL_SIGNAL = signal.SIGPWR
 
 
 def _prctl(option: int, value: int) -> None:

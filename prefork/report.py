@@ -5,14 +5,7 @@ from __future__ import annotations
 import sys
 import traceback
 
-from prefork.application import LoadError
-
-EX_SOFTWARE = 70
-"""Something broke that no config explains (sysexits.h)."""
-EX_OSERR = 71
-"""The system refused: a port in use, no permission, no processes."""
-EX_CONFIG = 78
-"""The config or the application it names is wrong."""
+from prefork.application import EX_CONFIG, EX_SOFTWARE, LoadError
 
 
 def exit_code(error: BaseException) -> int:

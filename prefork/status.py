@@ -10,12 +10,12 @@ from prefork import scoreboard
 from prefork.primitives import getpid, monotonic, monotonic_ns
 
 if TYPE_CHECKING:
-    from prefork.generation import WorkerProcess
+    from prefork.generation import Generation, WorkerProcess
     from prefork.master import Master
 
 #: Why a worker was replaced. ``boot``: it never got ready; ``exit``, ``signal``: how it ended after that; ``leave``: it asked to
-#: leave, which SIGTERM makes it do; ``stopped``, ``hung``: see ``prefork.watch``; ``recycled``: see ``prefork.recycle``.
-RESTART_REASONS = ("boot", "exit", "signal", "leave", "stopped", "hung", "recycled")
+#: leave, which SIGTERM makes it do; ``oom``: the kernel killed it for memory; ``oversize``: it had more than ``kill_memory``; ``stopped``, ``hung``: see ``prefork.watch``; ``recycled``: see ``prefork.recycle``.
+RESTART_REASONS = ("boot", "exit", "signal", "oom", "leave", "stopped", "hung", "oversize", "recycled")
 
 #: Counters of the scoreboard that are worth reporting, by column.
 COUNTERS = {
@@ -43,6 +43,15 @@ class History:
         """When the config that serves took effect, seconds since 1970."""
         self.restarts = dict.fromkeys(RESTART_REASONS, 0)
 
+    def take_over(self, plain: dict[str, Any]) -> None:
+        """Go on from a predecessor's ``vars``; what it did not count begins at zero."""
+        for name, value in plain.items():
+            own = getattr(self, name, None)
+            if isinstance(own, dict):
+                own.update(value)
+            else:
+                setattr(self, name, value)
+
     def reloaded(self, error: str | None) -> None:
         """A reload has ended."""
         self.reload_error = error
@@ -67,7 +76,9 @@ def health(master: Master) -> Health:
     is_ready = current is not None and bool(current.ready)
     return Health(
         live=() if alive or stopping else ("no worker is alive",),
-        ready=stopping + (() if is_ready else ("no worker is ready",)),
+        ready=stopping
+        + (("the server is drained (weego ctl resume ends that)",) if master.crew.is_lame else ())
+        + (() if is_ready else ("no worker is ready",)),
         started=() if master.has_served else ("no worker has been ready yet",),
     )
 
@@ -86,6 +97,7 @@ def status(master: Master) -> dict[str, Any]:
         "workers": current.size if current else 0,
         "ready": len(current.ready) if current else 0,
         "draining": sum(worker.is_draining for worker in master.family.workers.values()),
+        "troubles": troubles(master),
         "listen": [listener.actual for listener in current.listeners] if current else [],
         "admin": master.address_of("admin"),
         "control": master.address_of("control"),
@@ -96,9 +108,52 @@ def status(master: Master) -> dict[str, Any]:
 
 
 def workers(master: Master) -> list[dict[str, Any]]:
-    """Each worker there is, oldest generation first."""
+    """Each worker there is, oldest generation first, and then each slot whose next worker must wait."""
     everyone = sorted(master.family.workers.values(), key=lambda worker: (worker.generation.number, worker.slot))
-    return [_worker(master, worker) for worker in everyone]
+    rows = [_worker(master, worker) for worker in everyone]
+    if master.current is not None:
+        rows += [_gap(master.current, slot) for slot in sorted(master.current.respawns)]
+    return rows
+
+
+def troubles(master: Master) -> list[str]:
+    """What a person should look at, a line each."""
+    found = []
+    if master.current is not None:
+        for slot, timer in sorted(master.current.respawns.items()):
+            found.append(
+                f"worker {slot} has died young {master.current.backoff(slot).young_deaths} times, the next one in"
+                f" {max(0.0, timer.when - monotonic()):.1f} s; the last one {master.current.last_failures.get(slot, 'died')}"
+            )
+        if master.current.loader is None:
+            found.append("there is no loader, so no worker can be replaced; a new one is on its way")
+    for worker in master.family.workers.values():
+        what = trouble(master, worker)
+        if what is not None:
+            found.append(f"{worker!r} is {what}")
+    return found
+
+
+def trouble(master: Master, worker: WorkerProcess) -> str | None:
+    """What is wrong with a worker, in one word."""
+    return "oversize" if worker.is_oversize else master.watch.trouble(worker)
+
+
+def _gap(generation: Generation, slot: int) -> dict[str, Any]:
+    """A slot with nobody in it."""
+    return {
+        "slot": slot,
+        "generation": generation.number,
+        "pid": None,
+        "state": "waiting",
+        "uptime": 0.0,
+        "beat_age": None,
+        **dict.fromkeys(GAUGES | COUNTERS, 0),
+        "memory": 0,
+        "retry_in": round(max(0.0, generation.respawns[slot].when - monotonic()), 3),
+        "young_deaths": generation.backoff(slot).young_deaths,
+        "failure": generation.last_failures.get(slot),
+    }
 
 
 def _worker(master: Master, worker: WorkerProcess) -> dict[str, Any]:
@@ -108,7 +163,7 @@ def _worker(master: Master, worker: WorkerProcess) -> dict[str, Any]:
         "slot": worker.slot,
         "generation": worker.generation.number,
         "pid": _pid(worker),
-        "state": master.watch.trouble(worker) or scoreboard.STATE_NAMES[row[scoreboard.STATE]],
+        "state": trouble(master, worker) or scoreboard.STATE_NAMES[row[scoreboard.STATE]],
         "uptime": round(worker.uptime, 3),
         "beat_age": round((monotonic_ns() - row[scoreboard.BEAT_NS]) / 1e9, 3),
         **{name: row[column] for name, column in columns.items()},
@@ -168,4 +223,9 @@ def _state(master: Master) -> str:
         return "stopping"
     if master.current is None or not master.has_served:
         return "starting"
-    return "reloading" if master.incoming is not None else "serving"
+    if master.crew.is_lame:
+        return "draining"
+    if master.incoming is not None and not master.incoming.is_trial:
+        return "reloading"
+    serving = len(master.current.ready) + len(master.crew.replaces)  # who is to be replaced serves until then
+    return "degraded" if serving < master.current.size else "serving"

@@ -7,11 +7,13 @@ loader, workers and what they start would speak for the service too.
 from __future__ import annotations
 
 import _socket
+import array
 import logging
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from prefork.primitives import RawSocket, getpid, monotonic_ns
+from prefork.activation import STORED
+from prefork.primitives import SCM_RIGHTS, SOL_SOCKET, RawSocket, getpid, monotonic_ns
 
 if TYPE_CHECKING:
     from prefork.loop import Loop
@@ -22,13 +24,21 @@ log = logging.getLogger("weego.master")
 class Notifier:
     """The service's voice. ``watch`` keeps the watchdog fed for as long as the loop turns."""
 
-    def __init__(self) -> None:
+    def __init__(self, plain: dict[str, Any] | None = None) -> None:
+        """``plain``: what a predecessor in this process left."""
+        if plain is not None:
+            self._address, self.interval = plain["address"], plain["interval"]
+            return
         address = os.environ.pop("NOTIFY_SOCKET", "")
         self._address = "\0" + address[1:] if address.startswith("@") else address
         interval = os.environ.pop("WATCHDOG_USEC", "")
         is_ours = os.environ.pop("WATCHDOG_PID", str(getpid())) == str(getpid())
         self.interval = int(interval) / 1e6 if interval.isdigit() and is_ours else 0.0
         """Seconds in which systemd wants to hear from us; 0: it does not care."""
+
+    def leave(self) -> dict[str, Any]:
+        """For a successor."""
+        return {"address": self._address, "interval": self.interval}
 
     def watch(self, loop: Loop) -> None:
         """Say twice in each interval that the loop turns."""
@@ -44,18 +54,27 @@ class Notifier:
         """A reload has begun; ``ready`` ends it."""
         self._tell("RELOADING=1", f"MONOTONIC_USEC={monotonic_ns() // 1000}", "STATUS=reloading")
 
+    def keep(self, fd: int) -> None:
+        """Have systemd hold a copy of a listening socket, for the next master if this one is killed (FileDescriptorStoreMax=)."""
+        self._tell("FDSTORE=1", f"FDNAME={STORED}", fd=fd)
+
+    def forget_kept(self) -> None:
+        """Have it let go of all copies."""
+        self._tell("FDSTOREREMOVE=1", f"FDNAME={STORED}")
+
     def stopping(self) -> None:
         """The end has begun."""
         self._tell("STOPPING=1", "STATUS=stopping")
 
-    def _tell(self, *lines: str) -> None:
+    def _tell(self, *lines: str, fd: int = -1) -> None:
         if not self._address:
             return
         message = "\n".join(" ".join(line.splitlines()) for line in lines).encode()
         try:
             voice = RawSocket(_socket.AF_UNIX, _socket.SOCK_DGRAM | _socket.SOCK_NONBLOCK | _socket.SOCK_CLOEXEC)
             try:
-                voice.sendto(message, self._address)
+                rights = [(SOL_SOCKET, SCM_RIGHTS, array.array("i", [fd]))] if fd >= 0 else []
+                voice.sendmsg([message], rights, 0, self._address)
             finally:
                 voice.close()
         except OSError as error:

@@ -146,7 +146,9 @@ class Watch:
             late = min(LATE, hang_timeout / 2) if hang_timeout else LATE
             age = (monotonic_ns() - self._master.board.row(worker.index)[BEAT_NS]) / 1e9
             if age >= late and self._is_ours(worker):
-                most = late + CALM_TICK  # more than that nobody has seen, and before the first look even starved time counts
+                most = (
+                    late + CALM_TICK
+                )  # more than that nobody has seen, and before the first look even starved time counts
                 self._open(worker, min(age, most, hang_timeout / 2) if hang_timeout else min(age, most))
         elif self._has_beaten(worker, case):
             self._close(worker, case)
@@ -195,7 +197,7 @@ class Watch:
             log.warning("%r is late: %s", worker, _MEANING[kind])
         if kind == STOPPED:
             if not worker.is_leaving and not worker.is_draining:
-                self._master.replace_first(worker, "is stopped", "stopped")
+                self._master.crew.replace_first(worker, "is stopped", "stopped")
             if case.counted >= settings.stop_grace and not worker.is_doomed:
                 log.warning("%r was stopped for %.1f s: SIGKILL", worker, case.counted)
                 worker.kill()
@@ -205,6 +207,6 @@ class Watch:
             if worker.is_draining:
                 self.end_if_hung(worker)
             elif not worker.is_leaving:
-                self._master.replace_first(worker, "hangs", "hung")
+                self._master.crew.replace_first(worker, "hangs", "hung")
         elif case.is_hung and case.counted >= 2 * settings.hang_timeout:
             self.end_if_hung(worker)  # rule 2

@@ -9,20 +9,23 @@ from __future__ import annotations
 import atexit
 import faulthandler
 import logging
+import os
 import signal
 import socket
 import sys
 from typing import TYPE_CHECKING
 
 from prefork import scoreboard
-from prefork.application import LoadError
+from prefork.application import LoadError, Settings
 from prefork.channel import Channel, Closed
 from prefork.handover import MAX_HANDOVER_BYTES, Handovers
-from prefork.orders import Drain, MasterGone, Order, Reopen, Serve, Stop
+from prefork.orders import Drain, Hot, Lame, LogLevel, MasterGone, Order, Reopen, Serve, Share, Stacks, Stop
 from prefork.primitives import (
     EPOLL_CLOEXEC,
     EPOLLIN,
     EPOLLOUT,
+    STACKS_SIGNAL,
+    TELL_SIGNAL,
     RawSocket,
     _exit,
     close_quietly,
@@ -31,6 +34,7 @@ from prefork.primitives import (
     eventfd_read,
     eventfd_write,
     getpid,
+    memfd_create,
     monotonic,
     monotonic_ns,
     reset_signals,
@@ -44,12 +48,15 @@ from prefork.scoreboard import Scoreboard
 if TYPE_CHECKING:
     from types import FrameType
 
-    from prefork.application import Application, Settings
+    from prefork.application import Application
     from prefork.channel import Message
 
 __all__ = ("MAX_HANDOVER_BYTES", "Worker")
 
 log = logging.getLogger("weego.worker")
+
+#: Bytes of a worker's stacks that are kept. A frame takes a hundred, and a worker may have thousands of greenlets.
+MAX_STACKS_BYTES = 1 << 20
 
 # The class as it was before a monkey patch: a worker's listeners are plain sockets.
 _Socket = socket.socket
@@ -94,6 +101,14 @@ class Worker:
         self.row[scoreboard.PID] = self.pid
         self.row[scoreboard.STATE] = scoreboard.BOOTING
         self.beat()
+        # Where the C handler of STACKS_SIGNAL writes, whatever the loop does; the master has the other copy.
+        self._stacks = memfd_create("weego-stacks", os.MFD_CLOEXEC)
+        channel.send({"is": "born"}, [self._stacks])
+
+    def watch_stacks(self) -> None:
+        """Take up the signals that make this process say where it is: to the master, and on standard error."""
+        faulthandler.register(STACKS_SIGNAL, file=self._stacks, all_threads=True)
+        faulthandler.register(TELL_SIGNAL, all_threads=True)
 
     def __repr__(self) -> str:
         state = scoreboard.STATE_NAMES[self.row[scoreboard.STATE]]
@@ -120,6 +135,18 @@ class Worker:
         if not self._said_leave:
             self._said_leave = True
             self._tell({"is": "leaving", "reason": reason})
+
+    def followed(self, error: str | None = None) -> None:
+        """The order ``Hot`` is carried out; or it cannot be, for the reason ``error``, and the master starts new workers."""
+        self._tell({"is": "followed", "error": error})
+
+    def tell_stacks(self, text: str) -> None:
+        """The answer to ``Stacks``."""
+        fd = memfd_create("weego-stacks", os.MFD_CLOEXEC)
+        os.pwrite(fd, text.encode(errors="replace")[:MAX_STACKS_BYTES], 0)
+        self._channel.send({"is": "stacks"}, [fd])
+        self._watch_channel()
+        close_quietly(fd)
 
     def may_accept(self) -> bool:
         """Whether to have the listeners registered now. A cheap look at shared memory; ask after each accept and each
@@ -180,6 +207,17 @@ class Worker:
                 self._handovers.add_source(RawSocket(fileno=fds[0]))
             case "reopen":
                 orders.append(Reopen())
+            case "hot":
+                self.settings = _read_settings(fds[0])
+                orders.append(Hot(self.settings))
+            case "log_level":
+                orders.append(LogLevel(message["level"]))
+            case "lame":
+                orders.append(Lame(message["on"]))
+            case "share":
+                orders.append(Share(message["row"], message["count"]))
+            case "stacks":
+                orders.append(Stacks())
             case kind:
                 log.error("worker %d: unknown order %r ignored", self.slot, kind)
                 for fd in fds:
@@ -198,17 +236,22 @@ class Worker:
         """Hand-overs that have not been answered."""
         return self._handovers.pending
 
-    def hand_over(self, fd: int, data: bytes) -> int | None:
-        """Give a connection and the bytes already read from it to a worker that stays. Never blocks.
+    def hand_over(self, fd: int, data: bytes, *, row: int | None = None) -> int | None:
+        """Give a connection and the bytes already read from it to a worker that stays, to that of ``row`` if one is named. Never blocks.
 
         Returns a token, which an order ``Adopted`` or ``Refused`` will name; until then keep ``fd`` open and do not
         touch it (take it out of your own epoll before). None: there is nobody to take it, go on serving it.
         Raises ValueError if ``data`` is longer than MAX_HANDOVER_BYTES.
         """
-        token = self._handovers.offer(fd, data)
+        token = self._handovers.offer(fd, data, row)
         if self._handovers.has_verdicts:
             eventfd_write(self._wake, 1)
         return token
+
+    def shared(self, row: int, given: int) -> None:
+        """The order ``Share`` is carried out, as far as it can be: ``given`` connections are on their way."""
+        self._handovers.retire(row)
+        self._tell({"is": "shared", "given": given})
 
     def close(self) -> None:
         """Let go of every descriptor; for a process that goes on without being a worker, such as a test."""
@@ -216,6 +259,7 @@ class Worker:
         self._channel.close()
         self._poll.close()
         close_quietly(self._wake)
+        close_quietly(self._stacks)
         for listener in self.listeners:
             listener.close()
 
@@ -269,6 +313,7 @@ def work(
         reset_signals()  # whatever the user's imports did to them
         set_signal(signal.SIGTERM, worker.on_term)
         unblock_signals()
+        worker.watch_stacks()
         faulthandler.enable()  # SIGABRT, SIGSEGV …: stacks on standard error, then the default action
         code = _run(app, worker)
     finally:
@@ -279,6 +324,13 @@ def work(
             sys.stderr.flush()
         finally:
             _exit(code)  # frames of loader and master are below: they must not unwind
+
+
+def _read_settings(fd: int) -> Settings:
+    try:
+        return Settings.decode(os.pread(fd, os.fstat(fd).st_size, 0))
+    finally:
+        close_quietly(fd)
 
 
 def _run(app: Application, worker: Worker) -> int:

@@ -20,15 +20,38 @@ import weego
 from prefork.application import Listen, LoadError, Settings
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from poller.tls import ServerTLS
     from prefork import Ready, Worker
     from weego.config import Config, ListenTls
+    from weego.serving import Serving, ServingLimits
 
 __all__ = ["App", "check", "run_master"]
 
 STDERR: Final = 2
 ROOMS: Final = ("codec", "poller", "governance", "idlc", "prefork")
 LOG_KEYS: Final = ("level", "format", "access", "file", "access_file")
+
+# How a change of the configuration takes effect; what is not here: by new workers (`prefork.changes`). What is "hot" here and not the
+# master's affair, `App._follow` carries out.
+WAYS: Final = {
+    "admin": "hot",
+    "limits": "hot",
+    "listen": "listeners",
+    "log.level": "hot",
+    "server.boot_timeout": "hot",
+    "server.control": "hot",
+    "server.graceful_timeout": "hot",
+    "server.hang_timeout": "hot",
+    "server.kill_memory": "hot",
+    "server.max_lifetime": "hot",
+    "server.max_memory": "hot",
+    "server.max_requests": "hot",
+    "server.pidfile": "restart",
+    "server.rebalance": "hot",
+    "server.workers": "hot",
+}
 
 
 class App:
@@ -83,6 +106,10 @@ class App:
             pidfile=config.server.pidfile,
             admin=Listen(config.admin.address) if config.admin else None,
             control=config.server.control,
+            kill_memory=int(config.server.kill_memory),
+            rebalance=config.server.rebalance,
+            config=configuration.to_plain(config),
+            ways=WAYS,
             extra={
                 "log": {name: getattr(config.log, name) for name in LOG_KEYS} | {"owner": owner},
             },
@@ -99,7 +126,7 @@ class App:
         import gc
 
         from weego import log
-        from weego.serving import Serving, ServingLimits
+        from weego.serving import Serving
         from weego.validation import validate_arguments
         from weego.worker import Body
 
@@ -110,20 +137,11 @@ class App:
         except OSError as error:
             raise LoadError(f"[log]: {error.filename} cannot be opened: {error.strerror}") from None
         services = [make_service(cls) for cls in self.classes]
-        limits = config.limits
         body: Body | None = None
         serving = Serving(
             services,
             middleware=[validate_arguments] if config.server.validate else [],
-            limits=ServingLimits(
-                max_connections=None if limits.max_connections == "auto" else limits.max_connections,
-                max_message=int(limits.max_message),
-                max_decoded=int(limits.max_decoded),
-                max_concurrency=limits.max_concurrency,
-                idle_timeout=float(limits.idle_timeout),
-                frame_timeout=float(limits.frame_timeout),
-                named_only=config.server.named_only,
-            ),
+            limits=serving_limits(config),
             fallback=next((made for made, wanted in zip(services, config.service, strict=True) if wanted.fallback), None),
             access=log.access_log() if config.log.access else None,
             may_accept=lambda: body is not None and body.may_accept(),
@@ -131,8 +149,33 @@ class App:
         # What was imported lives as long as the process: the collector need not walk it, and the pages stay shared with the loader.
         gc.collect()
         gc.freeze()
-        body = Body(worker, serving, self.tls)
+        body = Body(worker, serving, self.tls, follow=lambda settings: self._follow(settings, serving))
         body.run()
+
+    def _follow(self, settings: Settings, serving: Serving) -> None:
+        """What `WAYS` calls hot, as far as it is a worker's affair."""
+        from weego import config as configuration
+        from weego import log
+
+        self.config = configuration.from_plain(dict(settings.config))
+        log.set_level(self.config.log.level)
+        serving.follow(serving_limits(self.config))
+
+
+def serving_limits(config: Config) -> ServingLimits:
+    """The bounds of one process that a configuration sets."""
+    from weego.serving import ServingLimits
+
+    limits = config.limits
+    return ServingLimits(
+        max_connections=None if limits.max_connections == "auto" else limits.max_connections,
+        max_message=int(limits.max_message),
+        max_decoded=int(limits.max_decoded),
+        max_concurrency=limits.max_concurrency,
+        idle_timeout=float(limits.idle_timeout),
+        frame_timeout=float(limits.frame_timeout),
+        named_only=config.server.named_only,
+    )
 
 
 def _open_log(conf: str, config: Config) -> None:
@@ -278,15 +321,19 @@ def run_master(conf: str) -> int:
     # Until the configuration is read and all is well, a person at a terminal or a unit's journal wants one line: why it did not start.
     log.setup({"level": "warning", "format": "text"}, "master", fd=output)
     return Master(
-        App(conf, output), version=weego.__version__, on_ready=lambda ready: announce(ready, output), on_reopen=log.reopen
+        App(conf, output),
+        version=weego.__version__,
+        on_ready=lambda ready: announce(ready, output),
+        on_change=lambda extra: take_log(extra, output),
+        on_reopen=log.reopen,
     ).run()
 
 
-def announce(ready: Ready, output: int = STDERR) -> None:
-    """The banner, and the log settings of the configuration, now that they are known. Never blocks: nobody reads, no banner."""
+def take_log(extra: Mapping[str, Any], output: int) -> None:
+    """The master logs as its configuration says, from now on."""
     from weego import log
 
-    settings = ready.extra.get("log") or {}
+    settings = extra.get("log") or {}
     try:
         log.setup(settings, "master", fd=output)
     except OSError as error:  # the loader could; between the two somebody took it away
@@ -294,6 +341,11 @@ def announce(ready: Ready, output: int = STDERR) -> None:
         logging.getLogger("weego.master").error("%s cannot be opened: %s; on standard error instead", error.filename, error.strerror)
     if settings.get("owner"):
         log.give_to(*settings["owner"])
+
+
+def announce(ready: Ready, output: int = STDERR) -> None:
+    """The banner, and the log settings of the configuration, now that they are known. Never blocks: nobody reads, no banner."""
+    take_log(ready.extra, output)
     lines = [f"weego {ready.version}: {ready.name}, {ready.workers} worker{'s' if ready.workers != 1 else ''}, master {ready.pid}"]
     addresses = ", ".join(actual for _, actual in ready.listen)
     lines.append(f"  serving on {addresses}")

@@ -123,6 +123,13 @@ class Server(_Table, frozen=True):
     max_memory: Annotated[
         Size, "A worker with more resident memory, in two samples 5 s apart, is replaced; 0: never.", Between(0, 2**62)
     ] = Size(0)
+    kill_memory: Annotated[
+        Size, "A worker with more resident memory is killed when its replacement is ready, at twice as much at once; 0: never.",
+        Between(0, 2**62),
+    ] = Size(0)
+    rebalance: Annotated[
+        bool, "Let a worker that has many more long-lived connections than another hand some over."
+    ] = True
     app_dir: Annotated[
         str, "Folder that goes on sys.path and that relative paths start from; default: where weego-master was started."
     ] = "."

@@ -79,7 +79,7 @@ cdef class Dispatcher:
     cdef Leaders leaders               # who runs the loop's turns; None without a hub
     cdef object context                # contextvars.Context that every call starts from
     cdef object pool                   # gevent threadpool, made when a thread handler needs it
-    cdef int64_t max_concurrency
+    cdef public int64_t max_concurrency
     cdef int64_t[::1] row
     cdef bint has_row
     cdef int column_inflight, column_requests, column_errors

@@ -54,6 +54,7 @@ class Dispatcher:
     @property
     def errors(self) -> int: ...
     entrance: Front | None
+    max_concurrency: int
     draining: bool
     leaving: bool
     on_idle: Callable[[], None] | None

@@ -86,28 +86,39 @@ class Serving:
         )
         self.hub = get_hub()
         self.loop = loop_of(self.hub)
-        times = (self.limits.idle_timeout, self.limits.frame_timeout, self.limits.write_timeout)
-        shortest = min((seconds for seconds in times if seconds), default=SWEEP_MOST * 4)
-        # The loop is the hub's: another server may have asked for more frequent looks.
-        self.loop.set_sweep_interval(min(max(shortest / 4, SWEEP_LEAST), SWEEP_MOST, self.loop.sweep_interval))
-        self.connection_limits = Limits(*times)
+        self.connection_limits = Limits()
         self.dispatcher = Dispatcher(
             self.loop,
             access=access,
             max_concurrency=self.limits.max_concurrency,
         )
-        thrift = ThriftFront(self.dispatcher, routes, named, max_message=self.limits.max_message, max_decoded=self.limits.max_decoded)
+        self._thrift = ThriftFront(
+            self.dispatcher, routes, named, max_message=self.limits.max_message, max_decoded=self.limits.max_decoded
+        )
         # Asked in this order; Thrift takes whatever nobody else knows.
-        self.detectors = [Detector("thrift", thrift)]
+        self.detectors = [Detector("thrift", self._thrift)]
         self.dispatcher.entrance = DetectFront(self.dispatcher, self.detectors)
-        self.max_connections = clamp_connections(self.limits.max_connections)
         self.accepted = 0
+        self.follow(self.limits)
         self._gate = may_accept
         self._listeners: list[Listener] = []
         self._done = Event()
         self._ticker: Any = None
         self._give: Callable[[Connection], bool] | None = None
         self._looks: dict[Connection, int] = {}
+
+    def follow(self, limits: ServingLimits) -> None:
+        """Keep to other limits from now on: those in time at once, those of a message's size on connections to come. The time limit of calls stays."""
+        self.limits = limits
+        times = (limits.idle_timeout, limits.frame_timeout, limits.write_timeout)
+        shortest = min((seconds for seconds in times if seconds), default=SWEEP_MOST * 4)
+        # The loop is the hub's: another server may have asked for more frequent looks.
+        self.loop.set_sweep_interval(min(max(shortest / 4, SWEEP_LEAST), SWEEP_MOST, self.loop.sweep_interval))
+        shared = self.connection_limits
+        shared.idle_timeout, shared.frame_timeout, shared.write_timeout = times
+        self.dispatcher.max_concurrency = limits.max_concurrency
+        self._thrift.max_message, self._thrift.max_decoded = limits.max_message, limits.max_decoded
+        self.max_connections = clamp_connections(limits.max_connections)
 
     # ---- taking in ---------------------------------------------------------------------------------------------------
 
@@ -177,6 +188,26 @@ class Serving:
             self._ticker = self.hub.loop.timer(DRAIN_TICK, DRAIN_TICK)
             self._ticker.start(self._tick)
         self.check_done()
+
+    def announce_leaving(self, *, on: bool) -> None:
+        """Serve all that comes, and ask the peers of protocols that can say so to go elsewhere; or no longer."""
+        if not self.dispatcher.draining:
+            self.dispatcher.leaving = on
+
+    def give_some(self, count: int, give: Callable[[Connection], bool]) -> int:
+        """Give up to `count` plain connections that stand between two messages away; how many it were. Those idle longest go first: they
+        notice least.
+        """
+        if self.dispatcher.draining:
+            return 0
+        idle = [each for each in self.dispatcher.connections if each.is_between and each.is_portable]
+        idle.sort(key=lambda connection: connection.last_active)
+        given = 0
+        for connection in idle:
+            if given == count:
+                break
+            given += give(connection)
+        return given
 
     def _between(self, connection: Connection) -> None:
         if self._give is not None and connection.is_between and connection.is_portable:

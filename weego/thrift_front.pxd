@@ -12,8 +12,8 @@ from weego.dispatch cimport Dispatcher, Front, Job, Target
 cdef class ThriftFront(Front):
     cdef readonly dict routes          # method name → Route, over all services
     cdef readonly dict services        # service name → such a dict
-    cdef Py_ssize_t max_message
-    cdef int64_t max_decoded
+    cdef public Py_ssize_t max_message    # of connections to come, as is the next
+    cdef public int64_t max_decoded
 
     cdef int write_last_resort(self, Job job, WriteBuffer out, Py_ssize_t before) except -1
     cdef int write_error(self, Job job, object error, WriteBuffer out, dict strings) except -1

@@ -12,6 +12,8 @@ class ThriftFront(Front):
     def routes(self) -> dict[bytes, Route]: ...
     @property
     def services(self) -> dict[str, dict[bytes, Route]]: ...
+    max_message: int
+    max_decoded: int
     def __init__(
         self, dispatcher: Dispatcher, routes: dict[bytes, Route], services: dict[str, dict[bytes, Route]], *, max_message: int = ...,
         max_decoded: int = ...,

@@ -5,14 +5,32 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from gevent.event import Event
 from gevent.hub import get_hub
+from gevent.util import format_run_info
 
 from poller.connection import Connection
-from prefork import Adopt, Adopted, Drain, MasterGone, Refused, Reopen, Serve, Stop, Worker, scoreboard
+from prefork import (
+    Adopt,
+    Adopted,
+    Drain,
+    Hot,
+    Lame,
+    LogLevel,
+    MasterGone,
+    Refused,
+    Reopen,
+    Serve,
+    Settings,
+    Share,
+    Stacks,
+    Stop,
+    Worker,
+    scoreboard,
+)  # fmt: skip
 from prefork.handover import MAX_HANDOVER_BYTES
 from weego import log as log_files
 from weego.serving import Serving
@@ -32,8 +50,16 @@ BEAT: Final = 0.1
 class Body:
     """Runs `serving` for `worker` until the master lets it go; `tls` is that of each listener, in the worker's order."""
 
-    def __init__(self, worker: Worker, serving: Serving, tls: Sequence[ServerTLS | None] = ()) -> None:
+    def __init__(
+        self,
+        worker: Worker,
+        serving: Serving,
+        tls: Sequence[ServerTLS | None] = (),
+        *,
+        follow: Callable[[Settings], None] | None = None,
+    ) -> None:
         self._worker = worker
+        self._follow = follow
         self._serving = serving
         self._tls = tls
         self._hub = get_hub()
@@ -109,6 +135,27 @@ class Body:
                 self._obey(Stop(deadline))
             case Reopen():
                 log_files.reopen()
+            case Hot(settings):
+                self._take(settings)
+            case LogLevel(level):
+                log_files.set_level(level)
+            case Lame(on):
+                self._serving.announce_leaving(on=on)
+            case Stacks():
+                self._worker.tell_stacks("\n".join(format_run_info()))
+            case Share(row, count):
+                self._worker.shared(row, self._serving.give_some(count, lambda connection: self._give(connection, row)))
+
+    def _take(self, settings: Settings) -> None:
+        """Follow new settings, and say whether that worked."""
+        try:
+            if self._follow is not None:
+                self._follow(settings)
+        except Exception as error:
+            log.exception("worker %d cannot follow the new settings", self._worker.slot)
+            self._worker.followed(f"{type(error).__name__}: {error}")
+        else:
+            self._worker.followed()
 
     def _leave(self, deadline: float) -> None:
         self._deadline = min(self._deadline, deadline) if self._is_leaving else deadline
@@ -136,12 +183,12 @@ class Body:
 
     # ---- giving connections away -------------------------------------------------------------------------------------
 
-    def _give(self, connection: Connection) -> bool:
-        """Hand `connection`, which stands between two messages, to a worker of the new generation."""
+    def _give(self, connection: Connection, row: int | None = None) -> bool:
+        """Hand `connection`, which stands between two messages, to a worker that stays, or to that of `row`."""
         if connection.unread > MAX_HANDOVER_BYTES:
             return False
         fd, data = connection.detach()
-        token = self._worker.hand_over(fd, data)
+        token = self._worker.hand_over(fd, data, row=row)
         self._serving.dispatcher.forget(connection)
         if token is None:
             self._serving.take(fd, data)

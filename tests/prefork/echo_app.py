@@ -16,6 +16,7 @@ import struct
 import subprocess
 import sys
 import time
+import traceback
 
 from prefork import identity
 from prefork.application import Listen, LoadError, Settings
@@ -58,14 +59,16 @@ class EchoApp:
         if conf.get("die"):
             os._exit(3)
         listen = tuple(Listen(**each) if isinstance(each, dict) else Listen(each) for each in conf["listen"])
-        names = ("graceful_timeout", "boot_timeout", "hang_timeout", "stop_grace", "max_requests", "max_lifetime", "max_memory", "umask", "pidfile", "control", "extra")
+        names = ("graceful_timeout", "boot_timeout", "hang_timeout", "stop_grace", "max_requests", "max_lifetime", "max_memory", "umask", "pidfile", "control", "extra", "config", "ways", "rebalance", "kill_memory")
         return Settings(
             owner=owner,
             admin=Listen(conf["admin"]) if conf.get("admin") else None,
             name=conf.get("name", "echo"),
             workers=conf.get("workers", 2),
             listen=listen,
-            **{name: conf[name] for name in names if name in conf},
+            # what it does wrong is a change like any other, and not one that workers can follow
+            **{"config": {"app": {name: conf[name] for name in conf if name not in (*names, "admin", "name", "workers", "listen")}}}
+            | {name: conf[name] for name in names if name in conf},
         )
 
     def after_fork(self):
@@ -105,6 +108,8 @@ class Body:
         self.deadline = None
         self.hands_over = False
         self.done = False
+        self.lame = False
+        self.followed = conf.get("config", {})
 
     def run(self):
         worker = self.worker
@@ -145,7 +150,7 @@ class Body:
             self.registered = wanted
 
     def accept(self, listener, *, until_empty=False):
-        while True:
+        while until_empty or self.worker.may_accept():  # another generation may serve since the gate was looked at
             try:
                 fd = listener._accept()[0]
             except OSError:
@@ -154,8 +159,6 @@ class Body:
             sock.setblocking(False)
             self.worker.row[18] += 1
             self.add(sock, b"")
-            if not until_empty and not self.worker.may_accept():
-                return
 
     def add(self, sock, data):
         self.connections[sock.fileno()] = [sock, data]
@@ -190,7 +193,11 @@ class Body:
             if len(entry[1]) < 4 + size:
                 return
             body, entry[1] = entry[1][4 : 4 + size], entry[1][4 + size :]
-            if body == b"pid":
+            if body == b"config":
+                body = json.dumps(self.followed, sort_keys=True).encode()
+            elif body == b"lame":
+                body = b"%d" % self.lame
+            elif body == b"pid":
                 body = b"%d %d" % (os.getpid(), self.worker.generation)
             elif body == b"boom":
                 os._exit(9)
@@ -202,6 +209,7 @@ class Body:
                 os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
                 body = b"%d" % hog.pid
             elif body.startswith(b"eat "):
+                self.eaten = None
                 self.eaten = bytearray(os.urandom(1 << 20)) * int(body[4:])
             elif body == b"spin":
                 while True:
@@ -231,6 +239,29 @@ class Body:
             case "Refused":
                 fd = self.leaving.pop(order.token)
                 self.poll.register(fd, self.read)
+            case "Hot":
+                error = order.settings.config.get("cannot_follow")
+                self.followed = order.settings.config
+                if error != "silently":
+                    self.worker.followed(error)
+            case "LogLevel":
+                logging.getLogger("weego").setLevel(order.level.upper())
+            case "Lame":
+                self.lame = order.on
+            case "Stacks":
+                self.worker.tell_stacks("".join("".join(traceback.format_stack(frame)) for frame in sys._current_frames().values()))
+            case "Share":
+                given = 0
+                for fd, (_, data) in list(self.connections.items()):
+                    if given < order.count and fd not in self.leaving.values() and not self.conf.get("gives_nothing"):
+                        self.poll.unregister(fd)
+                        token = self.worker.hand_over(fd, data, row=order.row)
+                        if token is None:
+                            self.poll.register(fd, self.read)
+                        else:
+                            self.leaving[token] = fd
+                            given += 1
+                self.worker.shared(order.row, given)
 
     def stop_accepting(self, deadline, take_queued):
         if self.deadline is None:

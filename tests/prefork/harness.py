@@ -82,6 +82,9 @@ class Client:
 class Server:
     """The echo server of echo_app.py under a master."""
 
+    root = ROOT
+    """Where its code is."""
+
     def __init__(self, folder: Path, **conf):
         self.folder = folder
         self.conf = {"listen": ["tcp://127.0.0.1:0"], "workers": 2, "graceful_timeout": 10.0, **conf}
@@ -99,10 +102,10 @@ class Server:
         (self.folder / "ready.json").unlink(missing_ok=True)
         with open(self.folder / "log", "ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, str(ROOT / "tests/prefork/echo_app.py"), str(self.folder), *arguments],
+                [sys.executable, str(self.root / "tests/prefork/echo_app.py"), str(self.folder), *arguments],
                 stderr=log,
                 stdout=log,
-                env={**os.environ, "PYTHONPATH": str(ROOT)},
+                env={**os.environ, "PYTHONPATH": str(self.root)},
                 start_new_session=True,
             )
         return self
@@ -110,7 +113,12 @@ class Server:
     def wait_ready(self):
         until(lambda: (self.folder / "ready.json").exists() or self.process.poll() is not None, "on_ready")
         assert self.process.poll() is None, self.log
+        self.wait_family()
         return self
+
+    def wait_family(self):
+        """A worker may be ready before it is the master's child: until the middle process is gone, it is that one's."""
+        until(lambda: len(self.workers()) >= self.ready["workers"] or self.process.poll() is not None, "all children to be seen")
 
     @property
     def ready(self) -> dict:
@@ -167,8 +175,10 @@ class Server:
     def __enter__(self):
         return self.start().wait_ready()
 
-    def __exit__(self, *_):
-        self.children()
+    def __exit__(self, failed=None, *_):
+        found = self.children()
+        if failed is not None:
+            print(self.log, found, sep="\n")  # pytest shows it
         if self.process.poll() is None:
             self.signal(signal.SIGQUIT)
             try:

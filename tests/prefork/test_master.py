@@ -335,7 +335,7 @@ def test_loader_and_workers_killed_together(server):
 
 def test_a_dead_loader_of_a_changed_config_means_a_reload(server):
     with server() as s:
-        s.configure(workers=3)
+        s.configure(workers=3, name="changed")
         (loader,) = s.children("loader")
         os.kill(loader, signal.SIGKILL)
         s.wait_log("reload done")
@@ -476,7 +476,7 @@ def test_reload_brings_new_code(server, tmp_path):
         ({"boot_fails_slots": [1]}, "worker 1 did not boot: it exited with status 6"),
         ({"boot": "raise"}, "RuntimeError: boot went wrong"),
         ({"boot": "load_error"}, "the database is not there"),
-        ({"boot": "hang", "boot_timeout": 0.2}, "not ready within 0.2 s"),
+        ({"boot": "hang", "boot_timeout": 0.2, "name": "late"}, "not ready within 0.2 s"),
         ({"listen": ["tcp://127.0.0.1:0", "tcp://192.0.2.1:0"]}, "this machine has no such address"),
     ],
 )

@@ -42,6 +42,9 @@ def make(board, monkeypatch):
             listeners=[],
         )
         workers.append(worker)
+        message, fds = channels[-1].receive()
+        assert message == {"is": "born"}
+        os.close(*fds)
         return worker, channels[-1]
 
     yield make

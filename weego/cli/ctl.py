@@ -29,6 +29,14 @@ DEFAULT_CONF: Final = "conf/server.toml"
 # The master answers within a turn of its loop; one that takes so long is stopped, or the machine is.
 ANSWER_SECONDS: Final = 10.0
 
+# How a change takes effect, as the master says it (prefork.changes).
+_HOW: Final = {
+    "hot": "at once",
+    "listeners": "new workers; unchanged addresses keep their sockets",
+    "workers": "new workers",
+    "restart": "not by a reload: restart the server",
+}
+
 _AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")
 
 
@@ -39,7 +47,7 @@ _AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print the answe
 )
 @click.pass_context
 def ctl(context: click.Context, path: str | None, conf: str | None) -> None:
-    """Ask a running server how it is, or tell it to reload or stop."""
+    """Ask a running server how it is, or tell it what to do."""
     if path is not None and conf is not None:
         raise click.UsageError("--socket and --conf say the same thing: give one of them")
     # Looked for when it is needed, so that `weego ctl status --help` works anywhere.
@@ -71,6 +79,8 @@ def status(find: Callable[[], str], as_json: bool) -> None:
     )
     if answer["reload_error"]:
         click.echo(f"the last reload failed: {answer['reload_error']}")
+    for trouble in answer["troubles"]:
+        click.echo(trouble)
 
 
 @ctl.command()
@@ -96,6 +106,12 @@ def workers(find: Callable[[], str], as_json: bool) -> None:
         for each in answer
     ]
     _print_table([header, *rows], left={3})
+    for each in answer:
+        if each["state"] == "waiting":
+            click.echo(
+                f"slot {each['slot']}: {each['young_deaths']} workers died young, the next one in {each['retry_in']:.1f} s; "
+                f"the last one {each['failure']}"
+            )
 
 
 @ctl.command()
@@ -118,18 +134,121 @@ def stats(find: Callable[[], str], as_json: bool) -> None:
 
 
 @ctl.command()
-@click.option("--wait", is_flag=True, help="Return when the reload has ended; exit with 1 if it failed.")
 @_AS_JSON
 @click.pass_obj
-def reload(find: Callable[[], str], wait: bool, as_json: bool) -> None:
+def config(find: Callable[[], str], as_json: bool) -> None:
+    """The configuration in force, defaults included, as a file that would lead to it."""
+    from weego import config as configuration
+
+    answer = _ask(find(), {"do": "config"})
+    if as_json:
+        _print_json(answer)
+    else:
+        click.echo(configuration.dump(configuration.from_plain(answer)), nl=False)
+
+
+@ctl.command()
+@click.option("--wait", is_flag=True, help="Return when the reload has ended; exit with 1 if it failed.")
+@click.option("--full", is_flag=True, help="Start new workers even where those that run could follow the change.")
+@click.option("--diff", is_flag=True, help="Only tell what a reload would change, and how.")
+@_AS_JSON
+@click.pass_obj
+def reload(find: Callable[[], str], wait: bool, full: bool, diff: bool, as_json: bool) -> None:
     """Load configuration and code anew, as SIGHUP does."""
-    answer = _ask(find(), {"do": "reload", "wait": wait}, waits=wait)
+    if diff:
+        _show_changes(_ask(find(), {"do": "diff"}, waits=True), as_json)
+        return
+    answer = _ask(find(), {"do": "reload", "wait": wait, "full": full}, waits=wait)
     if as_json:
         _print_json(answer)
     elif wait:
         click.echo(f"generation {answer['generation']} serves with {answer['ready']} workers")
     else:
         click.echo("reloading")
+
+
+@ctl.command()
+@_AS_JSON
+@click.pass_obj
+def drain(find: Callable[[], str], as_json: bool) -> None:
+    """Be about to leave: /readyz says no, clients are asked to go elsewhere, and whoever comes all the same is served."""
+    _done(_ask(find(), {"do": "drain"}), "draining; /readyz says no", as_json)
+
+
+@ctl.command()
+@_AS_JSON
+@click.pass_obj
+def resume(find: Callable[[], str], as_json: bool) -> None:
+    """End what `drain` began."""
+    _done(_ask(find(), {"do": "resume"}), "serving as ever", as_json)
+
+
+@ctl.command(context_settings={"ignore_unknown_options": True})
+@click.argument("workers", metavar="N|+N|-N")
+@_AS_JSON
+@click.pass_obj
+def scale(find: Callable[[], str], workers: str, as_json: bool) -> None:
+    """Have N workers, or N more or fewer, until the next reload (SIGTTIN and SIGTTOU: one at a time)."""
+    try:
+        number = int(workers)
+    except ValueError:
+        raise click.BadParameter(f"{workers} is not a number; 8, +2 and -2 are", param_hint="N") from None
+    answer = _ask(find(), {"do": "scale", ("by" if workers[0] in "+-" else "to"): number})
+    text = "after the reload under way" if answer["after_reload"] else f"{answer['workers']} workers"
+    _done(answer, text, as_json)
+
+
+@ctl.command("restart-worker")
+@click.argument("slot", type=int)
+@_AS_JSON
+@click.pass_obj
+def restart_worker(find: Callable[[], str], slot: int, as_json: bool) -> None:
+    """Replace the worker of a slot: its successor first, then it hands its connections over and leaves."""
+    answer = _ask(find(), {"do": "restart_worker", "slot": slot})
+    _done(answer, f"worker {slot} (pid {answer['pid']}) leaves when its replacement is ready", as_json)
+
+
+@ctl.command()
+@click.argument("slot", type=int)
+@_AS_JSON
+@click.pass_obj
+def stacks(find: Callable[[], str], slot: int, as_json: bool) -> None:
+    """Where the worker of a slot is just now: the stacks of its threads and greenlets, of a hung one those of its threads."""
+    answer = _ask(find(), {"do": "stacks", "slot": slot})
+    if as_json:
+        _print_json(answer)
+    else:
+        click.echo(answer["stacks"].rstrip())
+
+
+@ctl.command()
+@click.argument("level", type=click.Choice(["debug", "info", "warning", "error"]))
+@_AS_JSON
+@click.pass_obj
+def loglevel(find: Callable[[], str], level: str, as_json: bool) -> None:
+    """Log from this level on, in all processes, until the next reload."""
+    _done(_ask(find(), {"do": "log_level", "level": level}), f"logging from {level} on", as_json)
+
+
+@ctl.command()
+@_AS_JSON
+@click.pass_obj
+def reopen(find: Callable[[], str], as_json: bool) -> None:
+    """Open log files anew, as SIGUSR1 does: they have been moved away."""
+    _done(_ask(find(), {"do": "reopen"}), "reopening log files", as_json)
+
+
+@ctl.command()
+@click.option("--reload", "then_reload", is_flag=True, help="Then reload, which brings the new code to the workers.")
+@_AS_JSON
+@click.pass_obj
+def upgrade(find: Callable[[], str], then_reload: bool, as_json: bool) -> None:
+    """Let the master become the new code, as SIGUSR2 does: same pid, same sockets, same workers."""
+    answer = _ask(find(), {"do": "upgrade", "reload": then_reload}, waits=True)
+    if as_json:
+        _print_json(answer)
+    else:
+        click.echo(f"master {answer['pid']} is weego {answer['version']}; generation {answer['generation']} serves")
 
 
 @ctl.command()
@@ -220,6 +339,32 @@ def _fail(line: str, code: int) -> NoReturn:
 
 
 # ---------------------------------------------------------------- printing
+
+
+def _done(answer: Any, text: str, as_json: bool) -> None:
+    if as_json:
+        _print_json(answer)
+    else:
+        click.echo(text)
+
+
+def _show_changes(changes: list[dict[str, Any]], as_json: bool) -> None:
+    if as_json:
+        _print_json(changes)
+        return
+    if not changes:
+        click.echo("nothing has changed; a reload would start new workers all the same")
+        return
+    _print_table(
+        [("change", "from", "to", "how")]
+        + [(each["what"], _value(each["before"]), _value(each["after"]), _HOW[each["how"]]) for each in changes]
+    )
+    if all(each["how"] in ("hot", "restart") for each in changes) and any(each["how"] == "hot" for each in changes):
+        click.echo("no new workers are needed")
+
+
+def _value(value: Any) -> str:
+    return "-" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _print_json(value: Any) -> None:

@@ -1,0 +1,47 @@
+"""Which code a loader has imported: one text that changes when the code does."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import sysconfig
+
+#: A file's time may lag behind the clock by a tick of the kernel; half a second costs nothing.
+SLACK = 0.5
+
+
+def of_code(since: float) -> str:
+    """A fingerprint of all files that modules were imported from, and of what lies beside those that are no library's, for a worker may import
+    that later. ``since``: when loading began, seconds since 1970. "" if a file has changed since: it may have been read before.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for path in sorted(_files()):
+        try:
+            status = os.stat(path)
+        except OSError:
+            continue  # a module that made itself up
+        if max(status.st_mtime, status.st_ctime) > since - SLACK:
+            return ""
+        digest.update(
+            f"{path}\0{status.st_mtime_ns}\0{status.st_size}\0{status.st_ino}\n".encode(errors="surrogateescape")
+        )
+    return digest.hexdigest()
+
+
+def _files() -> set[str]:
+    packages = tuple(sysconfig.get_path(name) + os.sep for name in ("purelib", "platlib"))
+    standard = tuple(sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib"))
+    files = {
+        file
+        for module in list(sys.modules.values())
+        # Python's own library changes with Python; and which parts of it are in memory by now is chance.
+        if isinstance(file := getattr(module, "__file__", None), str) and (file.startswith(packages) or not file.startswith(standard))
+    }
+    folders = {os.path.dirname(os.path.abspath(file)) for file in files if not file.startswith(packages)}
+    for folder in folders:
+        try:
+            files.update(entry.path for entry in os.scandir(folder) if entry.name.endswith(".py"))
+        except OSError:
+            pass
+    return files

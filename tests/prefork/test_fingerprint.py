@@ -1,0 +1,64 @@
+"""One text that changes when the code does."""
+
+import os
+import sys
+import time
+
+import pytest
+
+from prefork.fingerprint import of_code
+
+
+@pytest.fixture
+def code(tmp_path, monkeypatch):
+    """A module of somebody's, old enough to be sure of."""
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("prefork.fingerprint.SLACK", 0.0)
+    path = tmp_path / "weego_test_module.py"
+    path.write_text("X = 1\n")
+    __import__("weego_test_module")
+    yield path
+    del sys.modules["weego_test_module"]
+
+
+def later():
+    """An instant after all that has been written."""
+    return time.time() + 3600
+
+
+def test_it_stays_while_nothing_changes(code):
+    assert of_code(later()) == of_code(later()) != ""
+
+
+def test_it_changes_with_a_file(code):
+    before = of_code(later())
+    code.write_text("X = 22\n")
+    assert of_code(later()) not in ("", before)
+
+
+def test_it_changes_with_a_file_that_has_the_same_size_and_time(code):
+    before, status = of_code(later()), code.stat()
+    fresh = code.with_suffix(".new")
+    fresh.write_text("X = 2\n")
+    os.utime(fresh, ns=(status.st_atime_ns, status.st_mtime_ns))
+    fresh.replace(code)
+    assert of_code(later()) != before
+
+
+def test_it_changes_with_what_lies_beside(code):
+    before = of_code(later())
+    (code.parent / "imported_later.py").write_text("")
+    assert of_code(later()) != before
+    (code.parent / "data.txt").write_text("")
+    code.with_name("imported_later.py").unlink()
+    assert of_code(later()) == before
+
+
+def test_what_has_changed_since_is_not_to_be_trusted(code):
+    assert of_code(code.stat().st_mtime - 10) == ""
+
+
+def test_a_file_that_is_gone_is_a_change(code):
+    before = of_code(later())
+    code.unlink()
+    assert of_code(later()) != before
