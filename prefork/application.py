@@ -97,6 +97,8 @@ class Settings(NamedTuple):
     """The whole configuration as plain nested values: to show, to compare, and for the order ``Hot``."""
     ways: Mapping[str, str] = MappingProxyType({})
     """Dotted key of ``config``, or the beginning of one → how a change of it takes effect (``prefork.changes``); others: by new workers."""
+    files: tuple[str, ...] = ()
+    """What is read besides code when a generation loads, such as certificates: a change of it is a change of code."""
     code: str = ""
     """A fingerprint of what was imported, which the loader adds; "": not known."""
 
@@ -118,6 +120,7 @@ class Settings(NamedTuple):
             "extra": dict(self.extra),
             "config": dict(self.config),
             "ways": dict(self.ways),
+            "files": list(self.files),
         }
         try:
             return json.dumps(plain).encode()
@@ -131,6 +134,7 @@ class Settings(NamedTuple):
         plain["listen"] = tuple(Listen(*listen) for listen in plain["listen"])
         plain["admin"] = plain["admin"] and Listen(*plain["admin"])
         plain["owner"] = plain["owner"] and tuple(plain["owner"])
+        plain["files"] = tuple(plain["files"])
         return cls(**plain)
 
     def _check(self) -> None:

@@ -24,7 +24,7 @@ HOT, LISTENERS, WORKERS, RESTART = "hot", "listeners", "workers", "restart"
 _WAYS = {"name": WORKERS, "listen": LISTENERS, "umask": WORKERS, "owner": WORKERS, "pidfile": RESTART}
 
 #: Fields that say the same as others, or are looked at apart.
-_OTHERWISE = ("config", "ways", "code", "extra")
+_OTHERWISE = ("config", "ways", "files", "code", "extra")
 
 
 class Change(NamedTuple):

@@ -6,17 +6,21 @@ import hashlib
 import os
 import sys
 import sysconfig
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 #: A file's time may lag behind the clock by a tick of the kernel; half a second costs nothing.
 SLACK = 0.5
 
 
-def of_code(since: float) -> str:
-    """A fingerprint of all files that modules were imported from, and of what lies beside those that are no library's, for a worker may import
-    that later. ``since``: when loading began, seconds since 1970. "" if a file has changed since: it may have been read before.
+def of_code(since: float, more: Iterable[str] = ()) -> str:
+    """A fingerprint of all files that modules were imported from, of what lies beside those that are no library's, for a worker may import
+    that later, and of ``more``. ``since``: when loading began, seconds since 1970. "" if a file has changed since: it may have been read before.
     """
     digest = hashlib.blake2b(digest_size=16)
-    for path in sorted(_files()):
+    for path in sorted(_files() | set(more)):
         try:
             status = os.stat(path)
         except OSError:

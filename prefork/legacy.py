@@ -4,8 +4,8 @@ The document is JSON in a memfd. Descriptors keep their numbers over the executi
 is the machine's and not the process's. What follows from other facts is not in it: timers are set anew from deadlines, pidfds opened anew
 from pids, which are unreaped children's and so certainly theirs.
 
-``FORMAT`` is the version of the document *and* of what master, loaders and workers say to each other, for the children are the old code's: raise it
-with any change that an older one would not understand.
+``FORMAT`` is the version of the document *and* of what master, loaders and workers say to each other (``channel``, ``handover``), for the children are the
+old code's and hand their connections to those of the new: raise it with any change that an older one would not understand.
 """
 
 from __future__ import annotations

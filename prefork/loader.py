@@ -117,7 +117,7 @@ class _Loader:
     def _load(self) -> Settings:
         since = time.time()
         settings = self._app.load()
-        settings = settings._replace(code=of_code(since))
+        settings = settings._replace(code=of_code(since, settings.files))
         die_with_parent(self._master_pid)  # once more: who becomes another user loses it
         places = [resolve(listen) for listen in (*settings.listen, *settings.doors.values())]
         encoded = settings.encode()

@@ -20,7 +20,7 @@ import weego
 from prefork.application import Listen, LoadError, Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from poller.tls import ServerTLS
     from prefork import Ready, Worker
@@ -110,6 +110,7 @@ class App:
             rebalance=config.server.rebalance,
             config=configuration.to_plain(config),
             ways=WAYS,
+            files=tuple(tls_files(config)),
             extra={
                 "log": {name: getattr(config.log, name) for name in LOG_KEYS} | {"owner": owner},
             },
@@ -224,6 +225,14 @@ def import_rooms() -> None:
             )
     for name in ("weego.serving", "weego.worker", "weego.stub"):
         importlib.import_module(name)
+
+
+def tls_files(config: Config) -> Iterator[str]:
+    """Certificates and keys, which a reload reads anew."""
+    for listen in config.listen:
+        if listen.tls is not None:
+            named = [each for name in listen.tls.names for each in (name.cert, name.key)]
+            yield from (each for each in (listen.tls.cert, listen.tls.key, listen.tls.client_ca, *named) if each)
 
 
 def listen_tls(place: str, tls: ListenTls | None) -> ServerTLS | None:

@@ -59,7 +59,7 @@ class EchoApp:
         if conf.get("die"):
             os._exit(3)
         listen = tuple(Listen(**each) if isinstance(each, dict) else Listen(each) for each in conf["listen"])
-        names = ("graceful_timeout", "boot_timeout", "hang_timeout", "stop_grace", "max_requests", "max_lifetime", "max_memory", "umask", "pidfile", "control", "extra", "config", "ways", "rebalance", "kill_memory")
+        names = ("graceful_timeout", "boot_timeout", "hang_timeout", "stop_grace", "max_requests", "max_lifetime", "max_memory", "umask", "pidfile", "control", "extra", "config", "ways", "rebalance", "kill_memory", "files")
         return Settings(
             owner=owner,
             admin=Listen(conf["admin"]) if conf.get("admin") else None,

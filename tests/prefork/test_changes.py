@@ -38,7 +38,7 @@ def test_each_setting_has_its_way(change, how):
 
 def test_every_setting_is_known():
     """A field that is new must be hot, or be named here on purpose."""
-    known = {"name", "listen", "umask", "owner", "pidfile", "config", "ways", "code", "extra"}
+    known = {"name", "listen", "umask", "owner", "pidfile", "config", "ways", "files", "code", "extra"}
     hot = {
         "workers", "graceful_timeout", "boot_timeout", "hang_timeout", "stop_grace", "max_requests", "max_lifetime", "max_memory",
         "kill_memory", "rebalance", "admin", "control",

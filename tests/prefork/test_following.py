@@ -93,6 +93,17 @@ def test_changed_code_needs_new_workers(server, file):
         assert "without new workers" not in s.log
 
 
+def test_a_changed_file_is_as_good_as_changed_code(server, tmp_path):
+    (tmp_path / "cert.pem").write_text("one")
+    time.sleep(0.6)
+    with server(files=[str(tmp_path / "cert.pem")]) as s:
+        before = s.workers()
+        (tmp_path / "cert.pem").write_text("two")
+        s.configure(config=config(calls=20))
+        s.reload()
+        until(lambda: not s.workers() & before, "new workers")
+
+
 def test_who_cannot_follow_is_replaced(server):
     with server() as s:
         before = s.workers()
