@@ -118,7 +118,7 @@ class Server:
 
     def wait_family(self):
         """A worker may be ready before it is the master's child: until the middle process is gone, it is that one's."""
-        until(lambda: len(self.workers()) >= self.ready["workers"] or self.process.poll() is not None, "all children to be seen")
+        until(lambda: len(self.children()) > self.ready["workers"] or self.process.poll() is not None, "all children to be seen")
 
     @property
     def ready(self) -> dict:
@@ -173,7 +173,12 @@ class Server:
         return self.process.wait(PATIENCE)
 
     def __enter__(self):
-        return self.start().wait_ready()
+        self.start()
+        try:
+            return self.wait_ready()
+        except BaseException:
+            self.__exit__("did not start")
+            raise
 
     def __exit__(self, failed=None, *_):
         found = self.children()

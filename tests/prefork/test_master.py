@@ -207,7 +207,7 @@ def test_a_pidfile_is_taken_from_the_dead_and_not_from_the_living(server, tmp_pa
         ({"boot": "load_error"}, 78, "5 workers in a row did not boot, the last: conf.json: the database is not there"),
         ({"boot": "raise"}, 70, "RuntimeError: boot went wrong"),
         ({"boot": "exit"}, 70, "5 workers in a row did not boot, the last: it exited with status 5"),
-        ({"boot": "hang", "boot_timeout": 0.1, "workers": 1}, 70, "not ready within 0.1 s"),
+        ({"boot": "hang", "boot_timeout": 0.5, "workers": 1}, 70, "not ready within 0.5 s"),
         ({"listen": ["tcp://192.0.2.1:0"]}, 71, "this machine has no such address"),
     ],
 )

@@ -82,7 +82,7 @@ def test_the_master_becomes_new_code_and_nobody_notices(server):
         os.kill(other, signal.SIGKILL)
         until(lambda: len(s.workers()) == 2 and s.workers() != workers, "a replacement")
         s.reload()
-        assert client.who()[1] == 1002, "the new code came with the reload, and the connection stayed"
+        until(lambda: client.who()[1] == 1002, "the new code, which comes with the reload, and the connection stays")
         s.signal(signal.SIGTERM)
         assert s.wait_exit() == 0
         assert not (s.folder / "pid").exists()

@@ -130,7 +130,7 @@ def test_a_reload_with_a_hung_and_a_stopped_worker(server):
         client.send(b"sleep 3600")
         s.wait_log("is late: blocked")
         os.kill(stopped, signal.SIGSTOP)
-        s.configure(graceful_timeout=1.0)
+        s.configure(graceful_timeout=1.0, name="other")
         s.wait_log("is late: stopped")
         s.reload()
         with s.connect() as other:

@@ -163,3 +163,63 @@ def test_the_defaults() -> None:
     limits = ServingLimits()
     assert (limits.idle_timeout, limits.frame_timeout, limits.write_timeout) == (600, 30, 30)
     assert limits.max_message == 16 * 2**20
+
+
+@with_hub
+def test_a_lame_server_asks_its_peers_to_go_and_serves_on() -> None:
+    serving = Serving([Service()])
+    peer = connect(serving)
+    peer.sendall(encode(Request(message="before"), framing="ttheader"))
+    assert b"crrst" not in peer.recv(1000)
+    serving.announce_leaving(on=True)
+    peer.sendall(encode(Request(message="meanwhile"), framing="ttheader"))
+    answer = peer.recv(1000)
+    assert b"crrst" in answer
+    assert b"meanwhile" in answer
+    assert serving.connections == 1
+    serving.announce_leaving(on=False)
+    peer.sendall(encode(Request(message="after"), framing="ttheader"))
+    assert b"crrst" not in peer.recv(1000)
+    peer.close()
+    serving.close()
+
+
+@with_hub
+def test_some_connections_are_given_away_those_idle_longest_first() -> None:
+    serving, other = Serving([Service()]), Serving([Service()])
+    peers = [connect(serving) for _ in range(5)]
+    for number, peer in enumerate(peers):
+        peer.sendall(encode(Request(message=f"first {number}")))
+        assert b"first" in peer.recv(1000)
+    given = []
+
+    def give(connection: Connection) -> bool:
+        fd, unread = connection.detach()
+        serving.dispatcher.forget(connection)
+        other.take(fd, unread)
+        given.append(fd)
+        return True
+
+    assert serving.give_some(3, give) == 3
+    assert (serving.connections, other.connections) == (2, 3)
+    for number, peer in enumerate(peers):
+        peer.sendall(encode(Request(message=f"second {number}")))
+        assert f"second {number}".encode() in peer.recv(1000)
+    serving.drain()
+    assert serving.give_some(3, give) == 0, "who leaves gives all, in another way"
+    for peer in peers:
+        peer.close()
+    for each in (serving, other):
+        each.close()
+
+
+@with_hub
+def test_limits_that_change_hold_at_once() -> None:
+    serving = Serving([Service()], limits=ServingLimits(max_concurrency=5, idle_timeout=100.0))
+    serving.follow(ServingLimits(max_concurrency=7, max_connections=9, max_message=2048, idle_timeout=0.2))
+    assert (serving.dispatcher.max_concurrency, serving.max_connections) == (7, 9)
+    peer = connect(serving)
+    wait_until(lambda: serving.connections == 0, "the idle connection to be closed")
+    assert peer.recv(1) == b""
+    peer.close()
+    serving.close()
