@@ -5,6 +5,7 @@ CONF ?= conf/server.toml
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
 CHAOS_ARGS ?=
+RELIABILITY_ARGS ?=
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -12,6 +13,7 @@ ROOMS := codec poller governance idlc prefork weego
 CYTHON_SOURCES := $(shell find $(ROOMS) -name '*.pyx' -o -name '*.pxd' -o -name '*.pxi' -o -name '*.h')
 IDLC_SOURCES := $(shell find idlc -name '*.py') $(wildcard weego/cli/gen.py)
 STUBS := examples/echo/gen/.made
+RIVALS := build/rivals/bin/.made
 
 # Each stamp says: this was done, and nothing it depends on has changed since.
 ENVIRONMENT := $(VENV)/.weego-environment
@@ -19,10 +21,10 @@ EXTENSIONS := $(VENV)/.weego-extensions
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run test check bench chaos build clean
+.PHONY: help setup run test check bench chaos reliability build clean
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 setup: $(EXTENSIONS) $(STUBS)  ## environment in .venv, compiled extensions, the example's stubs
 
@@ -41,8 +43,11 @@ check: setup  ## ruff and mypy --strict
 bench: setup  ## weego, its peers and the floor in one run (BENCH_ARGS=--smoke)
 	$(PY) -m bench $(BENCH_ARGS)
 
-chaos: setup  ## reloads under load, the long form (CHAOS_ARGS="--help")
-	$(PY) -m tests.e2e.reload_long $(CHAOS_ARGS)
+chaos: setup  ## reload storms, faults drawn with a seed, goals in milliseconds: 30 minutes (CHAOS_ARGS="--help")
+	$(PY) -m tests.chaos $(CHAOS_ARGS)
+
+reliability: setup $(RIVALS)  ## weego, gunicorn, uvicorn and granian hurt in the same ways (RELIABILITY_ARGS="--help")
+	$(PY) -m tests.chaos.reliability --peers $(dir $(RIVALS)) $(RELIABILITY_ARGS)
 
 build: $(ENVIRONMENT)  ## sdist and wheel in dist/
 	$(PY) -m build --no-isolation
@@ -70,6 +75,12 @@ $(ENVIRONMENT): pyproject.toml
 $(EXTENSIONS): $(ENVIRONMENT) setup.py $(CYTHON_SOURCES)
 	@echo "compiling the extensions"
 	@$(PY) setup.py --quiet build_ext --inplace
+	@touch $@
+
+# Servers to compare with, in an environment of their own: their dependencies are none of weego's.
+$(RIVALS): tests/chaos/rivals.txt | $(ENVIRONMENT)
+	@$(PYTHON) -m venv build/rivals
+	@build/rivals/bin/pip install --quiet --disable-pip-version-check -r $<
 	@touch $@
 
 $(STUBS): examples/echo/echo.thrift $(IDLC_SOURCES) | $(EXTENSIONS)

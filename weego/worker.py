@@ -31,6 +31,7 @@ from prefork import (
     Worker,
     scoreboard,
 )  # fmt: skip
+from prefork.closing import turn_away
 from prefork.handover import MAX_HANDOVER_BYTES
 from weego import log as log_files
 from weego.serving import Serving
@@ -121,13 +122,16 @@ class Body:
                 self._serving.take(*self._given.pop(token))
             case Drain(deadline, closing):
                 self._leave(deadline)
+                self._turn_away(closing)
                 self._serving.stop_accepting(drain_queue=closing)
                 self._close_listeners()
                 self._serving.drain(self._give)
                 self._left.set()
             case Stop(deadline, fast):
                 self._leave(time.monotonic() if fast else deadline)
-                self._serving.stop_accepting(drain_queue=() if fast else range(len(self._worker.listeners)))
+                closing = () if fast else tuple(range(len(self._worker.listeners)))
+                self._turn_away(closing)
+                self._serving.stop_accepting(drain_queue=closing)
                 self._close_listeners()
                 self._serving.drain()
                 self._left.set()
@@ -160,6 +164,12 @@ class Body:
     def _leave(self, deadline: float) -> None:
         self._deadline = min(self._deadline, deadline) if self._is_leaving else deadline
         self._is_leaving = True
+
+    def _turn_away(self, closing: tuple[int, ...]) -> None:
+        """These listeners are about to close for good: what is queued there is served, and nobody may get in behind it."""
+        for index in closing:
+            if index < len(self._worker.listeners) and self._worker.listeners[index].fileno() >= 0:
+                turn_away(self._worker.listeners[index])
 
     def _close_listeners(self) -> None:
         for listener in self._worker.listeners:
