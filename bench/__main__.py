@@ -12,9 +12,10 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from bench import clients
 from bench.host import busy, describe, places, raise_file_limit
 from bench.load import measure
-from bench.messages import files, messages
+from bench.messages import TTHEADER, files, messages
 from bench.native import BENCH, BenchError
 from bench.peer import PEERS, PeerMissing, running
 from bench.report import Cell, Result, as_json, as_text
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 CONNECTIONS = (1, 100, 1000)
-MESSAGES = ("16B", "1KiB", "complex")
-PARTS = ("servers", "codecs")
+MESSAGES = ("16B", "1KiB", "complex", TTHEADER)
+PARTS = ("servers", "clients", "codecs")
 PEER_NAMES = tuple(peer.name for peer in PEERS)
 
 MAX_DEPTH = 1024
@@ -39,7 +40,7 @@ CODEC_SECONDS = 0.1
 SMOKE_SECONDS = 0.2
 SMOKE_WARMUP_SECONDS = 0.05
 SMOKE_CODEC_SECONDS = 0.02
-SMOKE_LOADS = (("16B", 1), ("1KiB", 100), ("1KiB", 1000), ("complex", 100))
+SMOKE_LOADS = (("16B", 1), ("1KiB", 100), ("1KiB", 1000), ("complex", 100), (TTHEADER, 100))
 
 
 @dataclass(frozen=True)
@@ -121,10 +122,11 @@ def say(text: str) -> None:
 def measure_servers(chosen: Plan, result: Result) -> None:
     """Each load in turn; within it all servers alternate, and each round begins with another one."""
     where = places()
-    peers = list(chosen.peers)
     done, total = 0, len(chosen.loads) * chosen.rounds
     for name, connections in chosen.loads:
         message = messages()[name]
+        able = {peer.name for peer in PEERS if peer.has_ttheader or name != TTHEADER}
+        peers = [peer for peer in chosen.peers if peer in able]
         request, reply = files(message)
         cells = {peer: Cell(peer, name, connections) for peer in peers}
         for turn in range(chosen.rounds):
@@ -155,6 +157,29 @@ def measure_servers(chosen: Plan, result: Result) -> None:
             done += 1
             say(f"[{done}/{total}] {name}, {connections} connections, round {turn + 1} of {chosen.rounds}")
         result.cells += [cell for cell in cells.values() if cell.samples]
+
+
+def measure_clients(chosen: Plan, result: Result) -> None:
+    """weego's client and Kitex's in turn, against the same Kitex server: plain for one call at a time, sharing for many."""
+    where = places()
+    for each in clients.LOADS:
+        for client in clients.CLIENTS:
+            result.clients.setdefault(clients.Cell(client, *each), [])
+        for _ in range(chosen.rounds):
+            try:
+                with running("kitex", where.server, "--variant", each[2]) as server:
+                    for client in clients.CLIENTS:
+                        sample = clients.measure(
+                            client, server.port, each[0], each[1],
+                            seconds=chosen.seconds, warmup=chosen.warmup, cpu=where.generator,
+                        )  # fmt: skip
+                        result.clients[clients.Cell(client, *each)].append(sample)
+            except PeerMissing as missing:
+                result.missing["kitex"] = str(missing)
+                result.clients.clear()
+                say(f"clients: not measured: {missing}")
+                return
+        say(f"clients: {each[0]}, {each[1]} callers")
 
 
 def measure_codecs(chosen: Plan, result: Result) -> None:
@@ -193,6 +218,8 @@ def main() -> int:
     try:
         if "servers" in chosen.parts:
             measure_servers(chosen, result)
+        if "clients" in chosen.parts:
+            measure_clients(chosen, result)
         if "codecs" in chosen.parts:
             measure_codecs(chosen, result)
     except BenchError as error:

@@ -12,6 +12,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
 
 from bench.native import BUILD
+from codec import ttheader
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -114,6 +115,18 @@ def _message(name: str, method: str, request: bytes, response: bytes) -> Message
     return Message(name, method, framed(method, CALL, argument), framed(method, REPLY, result))
 
 
+TTHEADER = "1KiB-ttheader"
+"""The message of 1 KiB as Kitex's client sends it when told to use a TTHeader, with its infos, and as Kitex and weego answer it."""
+
+
+def with_ttheader(message: Message) -> Message:
+    """The same message behind a TTHeader instead of in a frame."""
+    names = {3: "bench-client", 6: "bench", 9: message.method, 12: "10000", 20: "", 22: "1", 1: "unframed"}
+    request = ttheader.Header(SEQUENCE_ID, ints=names, strings={"isn": "Bench"})
+    reply = ttheader.Header(SEQUENCE_ID, ints={22: "2"})
+    return Message(TTHEADER, message.method, ttheader.dumps(request, message.request[4:]), ttheader.dumps(reply, message.reply[4:]))
+
+
 @cache
 def messages() -> dict[str, Message]:
     """All messages of the benchmark by name, in the order of the report."""
@@ -128,6 +141,7 @@ def messages() -> dict[str, Message]:
     request = complex_message(types, types.ComplexRequest)
     response = complex_message(types, types.ComplexResponse)
     found["complex"] = _message("complex", "echoComplex", codec.encode(request), codec.encode(response))
+    found[TTHEADER] = with_ttheader(found["1KiB"])
     return found
 
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from bench.go import GoMissing, kitex
 from bench.native import BENCH, BenchError, program
 
 if TYPE_CHECKING:
@@ -28,11 +29,14 @@ class PeerInfo:
 
     name: str
     title: str
+    has_ttheader: bool = False
+    """Whether it answers the messages that come with a TTHeader."""
 
 
 PEERS = (
-    PeerInfo("floor", "C epoll loop that echoes bytes"),
-    PeerInfo("weego", "weego, one worker"),
+    PeerInfo("floor", "C epoll loop that echoes bytes", has_ttheader=True),
+    PeerInfo("weego", "weego, one worker", has_ttheader=True),
+    PeerInfo("kitex", "Kitex v0.16.3 (Go), GOMAXPROCS=1", has_ttheader=True),
     PeerInfo("thriftpy2", "thriftpy2 (Cython) in a gevent StreamServer"),
     PeerInfo("apache", "Apache Thrift (C accelerator), thread per connection"),
 )
@@ -74,6 +78,11 @@ def running(name: str, cpu: int | None = None, *extra: str) -> Iterator[Peer]:
     """
     if name == "floor":
         program("floor")  # compiled outside the time a peer has to start
+    if name == "kitex":
+        try:
+            kitex()
+        except GoMissing as missing:
+            raise PeerMissing(str(missing)) from None
     command = [sys.executable, "-m", f"bench.peers.{name}", "--port", "0", *extra]
     if cpu is not None:
         command += ["--cpu", str(cpu)]

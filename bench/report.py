@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from bench import clients
 from bench.peer import PEERS
 from bench.stats import Spread, ratio
 
@@ -29,7 +30,7 @@ FIGURES = (
     "generator_busy",
 )
 
-BASES = ("floor", "thriftpy2")
+BASES = ("floor", "thriftpy2", "kitex")
 """What ratios are taken against."""
 
 
@@ -88,6 +89,8 @@ QUIET_RANGE = 0.25
 
 CPU_BY_FLOOR = Target("server CPU per request by the floor's (1KiB, 100 connections)", 2.0, 1.4, at_most=True)
 CPU_BY_THRIFTPY2 = Target("thriftpy2-gevent's server CPU by weego's (1KiB, 100 connections)", 3.5, 5.0, at_most=False)
+CPU_BY_KITEX = Target("server CPU per request by Kitex's (1KiB, 100 connections)", 1.0, 0.8, at_most=True)
+CLIENT_BY_KITEX = Target("client CPU per call by Kitex's (framed, 100 callers)", 1.5, 1.0, at_most=True)
 ENCODE = Target("thriftpy2's encode time by weego's (complex)", 5.0, 5.0, at_most=False)
 DECODE = Target("thriftpy2's decode time by weego's (complex)", 3.5, 3.5, at_most=False)
 
@@ -101,6 +104,7 @@ class Result:
     cells: list[Cell] = field(default_factory=list)
     codecs: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
+    clients: dict[clients.Cell, list[clients.ClientSample]] = field(default_factory=dict)
 
     def cell(self, peer: str, message: str, connections: int) -> Cell | None:
         """The cell with these three names, if it was measured."""
@@ -119,17 +123,27 @@ class Result:
         other = self.cell(base, cell.message, cell.connections)
         return ratio(cell.spread("server_cpu_us"), other.spread("server_cpu_us") if other else None)
 
+    def client_ratio(self, cell: clients.Cell) -> float | None:
+        """The CPU per call of a client by that of Kitex's under the same load."""
+        ours, theirs = self.clients.get(cell), self.clients.get(cell._replace(client="kitex"))
+        if not ours or not theirs:
+            return None
+        return ratio(Spread.of(sample.cpu_us for sample in ours), Spread.of(sample.cpu_us for sample in theirs))
+
     def targets(self) -> list[Finding]:
         """The promised figures this run can speak about, with what it measured; none when it only was a smoke test."""
         if self.settings.get("smoke"):
             return []
         found: list[Finding] = []
         cell = self.cell("weego", "1KiB", 100)
-        for target, base in ((CPU_BY_FLOOR, "floor"), (CPU_BY_THRIFTPY2, "thriftpy2")):
+        for target, base in ((CPU_BY_FLOOR, "floor"), (CPU_BY_THRIFTPY2, "thriftpy2"), (CPU_BY_KITEX, "kitex")):
             value = self.cpu_ratio(cell, base) if cell is not None else None
             if value:
                 noisy = any(self._shared_its_cpu(peer, "1KiB", 100) for peer in ("weego", base))
                 found.append(Finding(target, value if target.at_most else 1 / value, noisy))
+        value = self.client_ratio(clients.Cell("weego", "framed", 100, "pingpong"))
+        if value:
+            found.append(Finding(CLIENT_BY_KITEX, value, noisy=False))
         for target, operation in ((ENCODE, "encode"), (DECODE, "decode")):
             theirs, ours = self.codec("thriftpy2", operation), self.codec("weego", operation)
             value = ratio(theirs, ours)
@@ -186,6 +200,17 @@ def as_json(result: Result) -> dict[str, Any]:
         "host": result.host,
         "settings": result.settings,
         "servers": servers,
+        "clients": [
+            {
+                "client": cell.client,
+                "transport": cell.transport,
+                "callers": cell.callers,
+                "cpu_us": Spread.of(sample.cpu_us for sample in samples).as_dict(),
+                "calls_per_second": Spread.of(sample.calls_per_second for sample in samples).as_dict(),
+                "ratio_kitex": result.client_ratio(cell),
+            }
+            for cell, samples in result.clients.items()
+        ],
         "codecs": codecs,
         "targets": targets,
         "missing": result.missing,
@@ -227,7 +252,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
 
 
 def _server_tables(result: Result) -> Iterator[str]:
-    head = ("server", "CPU µs/request", "× floor", "× thriftpy2", "requests/s", "p50 µs", "p99 µs", "RSS MiB", "busy %")
+    head = ("server", "CPU µs/request", "× floor", "× thriftpy2", "× kitex", "requests/s", "p50 µs", "p99 µs", "RSS MiB", "busy %")
     loads = list(dict.fromkeys((cell.message, cell.connections) for cell in result.cells))
     for message, connections in loads:
         rows = []
@@ -240,6 +265,7 @@ def _server_tables(result: Result) -> Iterator[str]:
                     _spread(cell.spread("server_cpu_us")),
                     _times(result.cpu_ratio(cell, "floor")),
                     _times(result.cpu_ratio(cell, "thriftpy2")),
+                    _times(result.cpu_ratio(cell, "kitex")),
                     _spread(cell.spread("requests_per_second")),
                     _spread(cell.spread("p50_us")),
                     _spread(cell.spread("p99_us")),
@@ -251,6 +277,27 @@ def _server_tables(result: Result) -> Iterator[str]:
         yield ""
         yield from _table(head, rows)
         yield ""
+
+
+def _client_table(result: Result) -> Iterator[str]:
+    head = ("client", "transport", "callers", "CPU µs/call", "× kitex", "calls/s")
+    rows = []
+    for cell, samples in result.clients.items():
+        spread = Spread.of(sample.cpu_us for sample in samples)
+        rows.append(
+            (
+                cell.client,
+                cell.transport,
+                str(cell.callers),
+                _spread(spread),
+                _times(result.client_ratio(cell)),
+                _spread(Spread.of(sample.calls_per_second for sample in samples)),
+            )
+        )
+    yield "Clients, calls of 1 KiB to a Kitex server (CPU time of the client's process)"
+    yield ""
+    yield from _table(head, rows)
+    yield ""
 
 
 def _codec_table(result: Result) -> Iterator[str]:
@@ -294,6 +341,8 @@ def as_text(result: Result) -> str:
     lines.append("")
     if result.cells:
         lines += _server_tables(result)
+    if result.clients:
+        lines += _client_table(result)
     if result.codecs:
         lines += _codec_table(result)
     findings = result.targets()

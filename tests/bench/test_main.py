@@ -22,7 +22,7 @@ def test_everything_by_default() -> None:
     assert chosen.rounds == ROUNDS >= 5
     assert chosen.peers == PEER_NAMES
     assert set(chosen.loads) == {(message, count) for message in MESSAGES for count in CONNECTIONS}
-    assert chosen.parts == ("servers", "codecs")
+    assert chosen.parts == ("servers", "clients", "codecs")
 
 
 def test_only_restricts_what_it_names() -> None:

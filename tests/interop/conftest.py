@@ -10,11 +10,22 @@ from types import ModuleType
 
 import pytest
 
+from tests.interop.table import Recorder
 from tests.support import peers
 from tests.support.service import App, Server, generate
 
 # Its assertions are to show what they compared, as those of a test module do; so it is imported only after this, by its users.
 pytest.register_assert_rewrite("tests.interop.conversation")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--interop-table", metavar="FILE", help="write the table of what went well into this Markdown file")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    path = config.getoption("--interop-table")
+    if path:
+        config.pluginmanager.register(Recorder(Path(path)), "interop-table")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

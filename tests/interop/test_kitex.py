@@ -28,7 +28,9 @@ pytestmark = pytest.mark.timeout(600)
 
 FRAMINGS = ["buffered", "framed", "ttheader", "ttheader-framed"]
 HEADED = ["ttheader", "ttheader-framed"]
-CALLS = 2000
+# TTHeader with many calls at a time on each connection.
+SHARED = "ttheader-shared"
+CALLS = 10_000
 IN_FLIGHT = 64
 MEGABYTE = 1 << 20
 
@@ -126,6 +128,7 @@ CHECKS = [
     "deadline",
     "timeout",
     "many",
+    "crossing",
 ]
 # Run by tests of their own.
 OTHER_CHECKS = ["hi", "steady"]
@@ -147,9 +150,15 @@ def weego_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.mark.parametrize("check", CHECKS)
-@pytest.mark.parametrize("framing", FRAMINGS)
+@pytest.mark.parametrize("framing", [*FRAMINGS, SHARED])
 def test_kitex_calls_weego(weego_server: Server, framing: str, check: str) -> None:
     kitex.call(weego_server.address, framing, check)
+
+
+@pytest.mark.parametrize("framing", HEADED)
+@pytest.mark.parametrize("check", ["echo", "every", "large", "handler-error", "business"])
+def test_kitex_calls_weego_with_checksums(weego_server: Server, framing: str, check: str) -> None:
+    kitex.call(weego_server.address, framing, check, checksum="true")
 
 
 @pytest.mark.parametrize("check", ["echo", "unknown-method", "handler-error", "oneway"])
@@ -162,7 +171,7 @@ def test_all_checks_of_the_kitex_client_are_run() -> None:
     assert kitex.checks() == CHECKS + OTHER_CHECKS
 
 
-@pytest.mark.parametrize("framing", ["framed", "ttheader"])
+@pytest.mark.parametrize("framing", ["framed", "ttheader", SHARED])
 def test_kitex_keeps_calling_while_weego_reloads(weego_server: Server, framing: str) -> None:
     """Kitex's long connections go to the new workers with no call lost."""
     with kitex.calling(weego_server.address, framing, "steady") as client:
@@ -245,7 +254,7 @@ class Talk:
 
     @property
     def has_header(self) -> bool:
-        return self.framing in HEADED
+        return self.framing in (*HEADED, SHARED)
 
     def __getattr__(self, method: str) -> Callable[..., Any]:
         call = getattr(self.client, method)
@@ -270,22 +279,31 @@ def kitex_server() -> Iterator[str]:
         yield address
 
 
-@pytest.fixture(scope="module", params=FRAMINGS)
+@pytest.fixture(scope="module")
+def sharing_kitex_server() -> Iterator[str]:
+    with kitex.server("-shared") as address:
+        yield address
+
+
+@pytest.fixture(scope="module", params=[*FRAMINGS, SHARED])
 def framing(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
 @pytest.fixture(scope="module", params=["blocking", "gevent"])
 def talk(
-    request: pytest.FixtureRequest, framing: str, kitex_server: str, weego_stubs: tuple[ModuleType, ModuleType]
+    request: pytest.FixtureRequest, framing: str, weego_stubs: tuple[ModuleType, ModuleType]
 ) -> Iterator[Talk]:
     newer, types = weego_stubs
     beside = Beside()
     where = Plain() if request.param == "blocking" else Gevent()
 
+    address = request.getfixturevalue("sharing_kitex_server" if framing == SHARED else "kitex_server")
+    options = {"framing": "ttheader", "pool": "shared"} if framing == SHARED else {"framing": framing}
+
     def make() -> Any:
         return newer.ConversationClient(
-            kitex_server, framing=framing, timeout=30.0, caller="weego-client", middleware=[beside.middleware]
+            address, timeout=30.0, caller="weego-client", middleware=[beside.middleware], **options
         )
 
     client = where.run(make)
@@ -474,6 +492,50 @@ def test_many_calls_in_flight(talk: Talk) -> None:
     assert talk.where.all([call(number) for number in range(CALLS)]) == list(range(1, CALLS + 1))
 
 
+@pytest.mark.parametrize("framing", HEADED)
+def test_weego_calls_kitex_with_checksums(framing: str, weego_stubs: tuple[ModuleType, ModuleType]) -> None:
+    """Both ways: Kitex checks the call's and sends its own, which is checked here."""
+    newer, types = weego_stubs
+    seen: list[str | None] = []
+
+    def watch(next_: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+        def handler(call: Any, args: Any) -> Any:
+            result = next_(call, args)
+            seen.append(call.metadata.get("crc32c"))
+            return result
+
+        return handler
+
+    with kitex.server("-checksum") as address:
+        with newer.ConversationClient(address, framing=framing, checksum=True, timeout=30.0, middleware=[watch]) as client:
+            sent = full(types)
+            assert client.every(sent) == sent
+            assert client.blob(b"x" * MEGABYTE) == b"x" * MEGABYTE
+        assert len(seen) == 2
+        assert all(each is not None and len(each) == 8 for each in seen)
+        host, _, port = address.removeprefix("tcp://").rpartition(":")
+        with socket.create_connection((host, int(port)), timeout=20) as connection:
+            header = ttheader.Header(7, strings={"isn": "Conversation", "crc32c": "00000000"})
+            connection.sendall(ttheader.dumps(header, message(1, "echo", 7, HI_ARGS)))
+            assert connection.recv(1) == b"", "Kitex takes a wrong checksum"
+
+
+def test_slow_and_quick_calls_at_once(talk: Talk) -> None:
+    """Where connections are shared, the quick ones overtake."""
+    order: list[str] = []
+
+    def call(name: str, what: Callable[[], Any]) -> Callable[[], Any]:
+        def run() -> None:
+            what()
+            order.append(name)
+
+        return run
+
+    echo(talk)
+    talk.where.all([call("slow", lambda: talk.client.linger(800)), *(call("quick", lambda: talk.client.add(1, 1)) for _ in range(20))])
+    assert order == ["quick"] * 20 + ["slow"]
+
+
 # ---------------------------------------------------------------- bytes
 
 # echo({message: "hi"}), and its answer: the message after its sequence id.
@@ -659,7 +721,7 @@ def test_the_acl_token_reaches_kitex(wire: socket.socket) -> None:
 
 
 def test_kitex_serves_a_method_under_any_service_name(wire: socket.socket) -> None:
-    """If only one service has it. weego says 20, unknown service: see the check unknown-service."""
+    """If only one service has it, and so does weego: see the test of the same name in tests/codec."""
     call = message(1, "echo", 7, HI_ARGS)
     wire.sendall(ttheader.dumps(ttheader.Header(7, strings={"isn": "Elsewhere"}), call))
     _, payload = ttheader.loads(packet(wire))

@@ -13,10 +13,12 @@ from tests.interop.conversation import CHECKS, Talk, names
 from tests.support import need, peers
 from tests.support.service import App, Server
 
-THRIFTPY2 = [(protocol, transport) for protocol in ("python", "cython") for transport in ("framed", "buffered")]
+THRIFTPY2 = [
+    (protocol, transport) for protocol in ("python", "cython", "compact") for transport in ("framed", "buffered")
+]
 APACHE = [
     (protocol, transport)
-    for protocol in ("strict", "non-strict", "accelerated")
+    for protocol in ("strict", "non-strict", "accelerated", "compact", "compact-accelerated")
     for transport in ("framed", "buffered")
 ]
 
@@ -26,6 +28,7 @@ def thriftpy2_talk(request: pytest.FixtureRequest, weego_server: Server) -> Iter
     need.module("thriftpy2")
     from thriftpy2.protocol import TCyBinaryProtocolFactory
     from thriftpy2.protocol.binary import TBinaryProtocolFactory
+    from thriftpy2.protocol.compact import TCompactProtocolFactory
     from thriftpy2.rpc import make_client
     from thriftpy2.thrift import TApplicationException
     from thriftpy2.transport.buffered import TBufferedTransportFactory
@@ -39,8 +42,14 @@ def thriftpy2_talk(request: pytest.FixtureRequest, weego_server: Server) -> Iter
         ("python", "buffered"): TBufferedTransportFactory,
         ("cython", "framed"): TCyFramedTransportFactory,
         ("cython", "buffered"): TCyBufferedTransportFactory,
+        ("compact", "framed"): TFramedTransportFactory,
+        ("compact", "buffered"): TBufferedTransportFactory,
     }
-    protocols: dict[str, Any] = {"python": TBinaryProtocolFactory, "cython": TCyBinaryProtocolFactory}
+    protocols: dict[str, Any] = {
+        "python": TBinaryProtocolFactory,
+        "cython": TCyBinaryProtocolFactory,
+        "compact": TCompactProtocolFactory,
+    }
     types = peers.thriftpy2_types()
     client = make_client(
         types.Beyond,
@@ -58,6 +67,7 @@ def thriftpy2_talk(request: pytest.FixtureRequest, weego_server: Server) -> Iter
 def apache_talk(request: pytest.FixtureRequest, weego_server: Server, apache_code: Path) -> Iterator[Talk]:
     need.module("thrift")
     from thrift.protocol.TBinaryProtocol import TBinaryProtocol, TBinaryProtocolAccelerated
+    from thrift.protocol.TCompactProtocol import TCompactProtocol, TCompactProtocolAccelerated
     from thrift.Thrift import TApplicationException
     from thrift.transport.TSocket import TSocket
     from thrift.transport.TTransport import TBufferedTransport, TFramedTransport
@@ -73,6 +83,8 @@ def apache_talk(request: pytest.FixtureRequest, weego_server: Server, apache_cod
         "strict": lambda: TBinaryProtocol(wrapped, strictRead=True, strictWrite=True),
         "non-strict": lambda: TBinaryProtocol(wrapped, strictRead=False, strictWrite=False),
         "accelerated": lambda: TBinaryProtocolAccelerated(wrapped, fallback=False),
+        "compact": lambda: TCompactProtocol(wrapped),
+        "compact-accelerated": lambda: TCompactProtocolAccelerated(wrapped, fallback=False),
     }
     wrapped.open()
     yield Talk(Beyond.Client(makers[protocol]()), types, TApplicationException, (TApplicationException,))

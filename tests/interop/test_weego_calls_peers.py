@@ -26,6 +26,10 @@ SERVERS = [
     ("apache accelerated", "buffered"),
     ("apache simple", "framed"),
     ("apache simple", "buffered"),
+    ("thriftpy2", "framed-compact"),
+    ("thriftpy2", "buffered-compact"),
+    ("apache threaded", "framed-compact"),
+    ("apache threaded", "buffered-compact"),
 ]
 
 
@@ -64,9 +68,10 @@ class UnderGevent:
 @contextlib.contextmanager
 def serving(server: str, transport: str, request: pytest.FixtureRequest) -> Iterator[str]:
     """The address of the peer."""
+    transport, _, compact = transport.partition("-")
     if server == "thriftpy2":
         need.module("thriftpy2")
-        with peers.thriftpy2_server(transport) as address:
+        with peers.thriftpy2_server(transport, protocol=compact or "binary") as address:
             yield address
         return
     need.module("thrift")
@@ -76,7 +81,7 @@ def serving(server: str, transport: str, request: pytest.FixtureRequest) -> Iter
         with peers.apache_server("threaded", transport, code, protocol="accel") as address:
             yield address
     else:
-        with peers.apache_server(kind, transport, code) as address:
+        with peers.apache_server(kind, transport, code, protocol=compact or "binary") as address:
             yield address
 
 
@@ -92,10 +97,11 @@ def peer(request: pytest.FixtureRequest) -> Iterator[tuple[str, str]]:
 
 @pytest.fixture(scope="module", params=["blocking", "gevent"])
 def talk(request: pytest.FixtureRequest, peer: tuple[str, str], stubs: ModuleType) -> Iterator[Talk]:
-    address, framing = peer
+    address, transport = peer
+    framing, _, compact = transport.partition("-")
 
     def make() -> Any:
-        return stubs.BeyondClient(address, framing=framing, timeout=30.0)
+        return stubs.BeyondClient(address, framing=framing, protocol=compact or "binary", timeout=30.0)
 
     client = make() if request.param == "blocking" else UnderGevent(make)
     # thriftpy2's server just closes the connection when a handler fails.

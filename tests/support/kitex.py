@@ -81,10 +81,10 @@ def _run(command: Sequence[str], cwd: Path) -> str:
 
 
 @contextlib.contextmanager
-def server() -> Iterator[str]:
-    """The address of a Kitex server of the IDL's service Conversation."""
+def server(*options: str) -> Iterator[str]:
+    """The address of a Kitex server of the IDL's service Conversation; `options` are those of main.go."""
     # Two threads are plenty here, and leave the machine to the other side.
-    with Process([str(conversation()), "serve"], env={"GOMAXPROCS": "2"}) as process:
+    with Process([str(conversation()), "serve", *options], env={"GOMAXPROCS": "2"}) as process:
         port = process.wait_for(r"^listening on (\d+)$")[1]
         yield f"tcp://127.0.0.1:{port}"
         assert process.child.poll() is None, f"the Kitex server has ended:\n{process.output}"

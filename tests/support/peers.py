@@ -151,9 +151,9 @@ def _one_line(error: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def thriftpy2_server(transport: str, port: int = 0) -> Iterator[str]:
+def thriftpy2_server(transport: str, port: int = 0, *, protocol: str = "binary") -> Iterator[str]:
     """The address of a thriftpy2 server."""
-    with _server("thriftpy2", "--transport", transport, "--port", str(port)) as address:
+    with _server("thriftpy2", "--transport", transport, "--port", str(port), "--protocol", protocol) as address:
         yield address
 
 
@@ -235,7 +235,8 @@ def apache_types(generated: Path) -> tuple[Any, Any]:
     return importlib.import_module("interop.ttypes"), importlib.import_module("interop.Interop")
 
 
-def _serve_thriftpy2(transport: str, port: int) -> None:
+def _serve_thriftpy2(transport: str, protocol: str, port: int) -> None:
+    from thriftpy2.protocol import TBinaryProtocolFactory, TCompactProtocolFactory
     from thriftpy2.rpc import make_server
     from thriftpy2.transport import TBufferedTransportFactory, TFramedTransportFactory, TServerSocket
 
@@ -248,7 +249,10 @@ def _serve_thriftpy2(transport: str, port: int) -> None:
 
     types = thriftpy2_types()
     factory = TFramedTransportFactory() if transport == "framed" else TBufferedTransportFactory()
-    server = make_server(types.Interop, Handler(types), "127.0.0.1", 1, trans_factory=factory)
+    protocols = TCompactProtocolFactory() if protocol == "compact" else TBinaryProtocolFactory()
+    server = make_server(
+        types.Interop, Handler(types), "127.0.0.1", 1, proto_factory=protocols, trans_factory=factory
+    )
     socket_class: Any = Socket
     server.trans = socket_class(host="127.0.0.1", port=port, client_timeout=3000)  # make_server takes no port 0
     server.serve()
@@ -256,6 +260,7 @@ def _serve_thriftpy2(transport: str, port: int) -> None:
 
 def _serve_apache(kind: str, transport: str, protocol: str, generated: Path) -> None:
     from thrift.protocol.TBinaryProtocol import TBinaryProtocolAcceleratedFactory, TBinaryProtocolFactory
+    from thrift.protocol.TCompactProtocol import TCompactProtocolFactory
     from thrift.server.TServer import TSimpleServer, TThreadedServer
     from thrift.transport import TSocket, TTransport
 
@@ -269,7 +274,11 @@ def _serve_apache(kind: str, transport: str, protocol: str, generated: Path) -> 
     transports = (
         TTransport.TFramedTransportFactory() if transport == "framed" else TTransport.TBufferedTransportFactory()
     )
-    protocols = TBinaryProtocolAcceleratedFactory(fallback=False) if protocol == "accel" else TBinaryProtocolFactory()
+    protocols = {
+        "accel": lambda: TBinaryProtocolAcceleratedFactory(fallback=False),
+        "compact": TCompactProtocolFactory,
+        "binary": TBinaryProtocolFactory,
+    }[protocol]()
     server_class(service.Processor(Handler(types)), Socket("127.0.0.1", 0), transports, protocols).serve()
 
 
@@ -283,12 +292,12 @@ def main() -> None:
     parser.add_argument("peer", choices=["thriftpy2", "apache"])
     parser.add_argument("--kind", choices=["threaded", "simple"], default="threaded")
     parser.add_argument("--transport", choices=["framed", "buffered"], default="framed")
-    parser.add_argument("--protocol", choices=["binary", "accel"], default="binary")
+    parser.add_argument("--protocol", choices=["binary", "accel", "compact"], default="binary")
     parser.add_argument("--generated", type=Path)
     parser.add_argument("--port", type=int, default=0)
     given = parser.parse_args()
     if given.peer == "thriftpy2":
-        _serve_thriftpy2(given.transport, given.port)
+        _serve_thriftpy2(given.transport, given.protocol, given.port)
     else:
         _serve_apache(given.kind, given.transport, given.protocol, given.generated)
 

@@ -26,7 +26,7 @@ import (
 )
 
 const (
-	calls    = 2000
+	calls    = 10_000
 	inFlight = 64
 	megabyte = 1 << 20
 )
@@ -52,6 +52,7 @@ var checks = []struct {
 	{"deadline", deadline},
 	{"timeout", timeout},
 	{"many", many},
+	{"crossing", crossing},
 	{"hi", hi},
 	{"steady", steady},
 }
@@ -332,6 +333,28 @@ func many(t *talk) {
 	done, failures := t.load(inFlight, func() bool { return begun.Add(1) <= calls })
 	t.equal("calls", done, calls)
 	t.holds(len(failures) == 0, "%d of %d failed, the first with: %v", len(failures), done, failures[:min(1, len(failures))])
+}
+
+// crossing has slow calls and quick ones under way at once; where connections are shared, the quick ones overtake.
+func crossing(t *talk) {
+	echo(t)
+	var slow, quick time.Time
+	var all sync.WaitGroup
+	var slowErr error
+	all.Add(1)
+	go func() {
+		defer all.Done()
+		_, slowErr = t.client.Linger(background(), 800)
+		slow = time.Now()
+	}()
+	time.Sleep(100 * time.Millisecond)
+	for range 20 {
+		echo(t)
+	}
+	quick = time.Now()
+	all.Wait()
+	t.fine(slowErr)
+	t.holds(quick.Before(slow), "twenty quick calls took longer than one slow call")
 }
 
 // hi makes one call that is the same each time, for whoever looks at its bytes.

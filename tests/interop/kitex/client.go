@@ -8,6 +8,7 @@ import (
 
 	"github.com/cloudwego/kitex/client"
 	"github.com/cloudwego/kitex/pkg/connpool"
+	"github.com/cloudwego/kitex/pkg/remote/codec"
 	"github.com/cloudwego/kitex/pkg/rpcinfo"
 	"github.com/cloudwego/kitex/pkg/transmeta"
 	"github.com/cloudwego/kitex/transport"
@@ -20,7 +21,7 @@ type talk struct {
 	address, transport string
 	caller, callee     string
 	timeout            time.Duration
-	bare               bool
+	bare, checksum     bool
 	client             conversation.Client
 }
 
@@ -32,6 +33,7 @@ var transports = map[string]transport.Protocol{
 	"framed":          transport.Framed,
 	"ttheader":        transport.TTHeader,
 	"ttheader-framed": transport.TTHeaderFramed,
+	"ttheader-shared": transport.TTHeader,
 }
 
 // options are a client's: long connections, and unless it is bare what Kitex needs to fill and read the TTHeader.
@@ -48,9 +50,16 @@ func (t *talk) options() []client.Option {
 		client.WithClientBasicInfo(&rpcinfo.EndpointBasicInfo{ServiceName: t.caller}),
 		client.WithRPCTimeout(t.timeout),
 		client.WithConnectTimeout(5 * time.Second),
-		client.WithLongConnection(connpool.IdleConfig{
+	}
+	if t.transport == "ttheader-shared" {
+		options = append(options, client.WithMuxConnection(2))
+	} else {
+		options = append(options, client.WithLongConnection(connpool.IdleConfig{
 			MinIdlePerAddress: 0, MaxIdlePerAddress: 100, MaxIdleGlobal: 100, MaxIdleTimeout: time.Minute,
-		}),
+		}))
+	}
+	if t.checksum {
+		options = append(options, client.WithCodec(codec.NewDefaultCodecWithConfig(codec.CodecConfig{CRC32Check: true})))
 	}
 	if !t.bare {
 		options = append(options, client.WithMetaHandler(transmeta.ClientTTHeaderHandler))

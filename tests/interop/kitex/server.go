@@ -12,6 +12,7 @@ import (
 
 	"github.com/bytedance/gopkg/cloud/metainfo"
 	"github.com/cloudwego/kitex/pkg/kerrors"
+	"github.com/cloudwego/kitex/pkg/remote/codec"
 	"github.com/cloudwego/kitex/pkg/rpcinfo"
 	"github.com/cloudwego/kitex/pkg/transmeta"
 	"github.com/cloudwego/kitex/server"
@@ -26,18 +27,25 @@ type handler struct {
 	expired atomic.Int32
 }
 
-func serve() {
+func serve(shared, checksum bool) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		log.Fatal(err)
 	}
-	s := service.NewServer(&handler{},
+	options := []server.Option{
 		server.WithListener(listener),
 		server.WithServerBasicInfo(&rpcinfo.EndpointBasicInfo{ServiceName: "conversation"}),
 		server.WithMetaHandler(transmeta.ServerTTHeaderHandler),
 		server.WithEnableContextTimeout(true),
-		server.WithExitWaitTime(2*time.Second),
-	)
+		server.WithExitWaitTime(2 * time.Second),
+	}
+	if shared {
+		options = append(options, server.WithMuxTransport())
+	}
+	if checksum {
+		options = append(options, server.WithCodec(codec.NewDefaultCodecWithConfig(codec.CodecConfig{CRC32Check: true})))
+	}
+	s := service.NewServer(&handler{}, options...)
 	server.RegisterStartHook(func() {
 		fmt.Printf("listening on %d\n", listener.Addr().(*net.TCPAddr).Port)
 	})
