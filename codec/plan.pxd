@@ -94,6 +94,8 @@ cdef class StructPlan(FieldTable):
 
 @cython.final
 cdef class ArgsPlan(FieldTable):
+    cdef bint raw
+
     cdef tuple decode(self, Cursor* c, bint compact)
     cdef int encode(self, tuple args, WriteBuffer out, bint compact) except -1
 
@@ -101,6 +103,7 @@ cdef class ArgsPlan(FieldTable):
 @cython.final
 cdef class ResultPlan(FieldTable):
     cdef int has_value
+    cdef bint raw
 
     cdef object decode(self, Cursor* c, bint compact)
     cdef int encode_value(self, object value, WriteBuffer out, bint compact) except -1

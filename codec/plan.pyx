@@ -722,14 +722,53 @@ cdef inline void open_root(Frame* frame, FieldTable table) noexcept:
     frame.kind = IN_STRUCT
 
 
+cdef object take_struct(Cursor* c, bint compact, Frame* frame):
+    """The bytes of one struct as they are; it is walked over, so that nothing broken is handed on."""
+    cdef const uint8_t* start = c.p
+    if compact:
+        skip_compact(c, C_STRUCT, False, frame)
+    else:
+        skip(c, STRUCT, frame)
+    return PyBytes_FromStringAndSize(<char*>start, c.p - start)
+
+
+cdef int put_struct(object data, WriteBuffer out, bint compact, str name) except -1:
+    """Append the bytes of one struct, which must be exactly that: anything else would break the connection for others."""
+    cdef Cursor c
+    cdef Frame frame
+    cdef bytes content
+    cdef FieldTable table = FieldTable.__new__(FieldTable)
+    if not isinstance(data, (bytes, bytearray, memoryview)):
+        raise EncodeError(f"expected the bytes of a struct, got {type(data).__name__}", name)
+    content = bytes(data)
+    c.p = <const uint8_t*>PyBytes_AS_STRING(content)
+    c.end = c.p + PyBytes_GET_SIZE(content)
+    table.name = name
+    open_root(&frame, table)
+    try:
+        take_struct(&c, compact, &frame)
+    except ProtocolError as error:
+        raise EncodeError(f"not the bytes of a struct: {error}", name) from None
+    if c.p != c.end:
+        raise EncodeError(f"{left(&c)} bytes behind the end of the struct", name)
+    reserve(out, PyBytes_GET_SIZE(content))
+    memcpy(out.p + out.n, PyBytes_AS_STRING(content), PyBytes_GET_SIZE(content))
+    out.n += PyBytes_GET_SIZE(content)
+    return 0
+
+
 @cython.final
 cdef class ArgsPlan(FieldTable):
-    """The arguments of one method ⇄ bytes: a tuple in the order of the IDL."""
+    """The arguments of one method ⇄ bytes: a tuple in the order of the IDL.
 
-    def __init__(self, str name not None, fields):
+    `raw`: nothing is known of them. The tuple holds one bytes object, the args struct as it is on the wire.
+    """
+
+    def __init__(self, str name not None, fields, *, raw=False):
         if self.nodes != NULL:
             raise TypeError("a plan is compiled once")
         self.name = name
+        self.raw = raw
         fields = tuple(fields)
         self.compile(fields, tuple([tuple_offset(i) for i in range(len(fields))]))
 
@@ -740,6 +779,8 @@ cdef class ArgsPlan(FieldTable):
         if not self.linked:
             self.link()
         open_root(&frame, self)
+        if self.raw:
+            return (take_struct(c, compact, &frame),)
         args = new_tuple(self.count)
         open_budget()
         if compact:
@@ -754,6 +795,8 @@ cdef class ArgsPlan(FieldTable):
         cdef Py_ssize_t start = out.n
         if not self.linked:
             self.link()
+        if self.raw:
+            return put_struct(args[0], out, compact, self.name)
         if args is None or PyTuple_GET_SIZE(args) != self.count:
             raise EncodeError(f"takes {self.count} arguments, got {'None' if args is None else len(args)}", self.name)
         open_root(&frame, self)
@@ -782,12 +825,13 @@ cdef class ArgsPlan(FieldTable):
 cdef class ResultPlan(FieldTable):
     """What one method gives back ⇄ bytes: field 0 is the value, other fields are the exceptions it declares."""
 
-    def __init__(self, str name not None, result, throws=()):
+    def __init__(self, str name not None, result, throws=(), *, raw=False):
         from codec.spec import OPTIONAL, Field
 
         if self.nodes != NULL:
             raise TypeError("a plan is compiled once")
         self.name = name
+        self.raw = raw
         self.has_value = result is not None
         fields = [Field(0, "result", result, OPTIONAL)] if self.has_value else []
         # Whatever the IDL says about its requiredness, at most one of these is there.
@@ -803,6 +847,8 @@ cdef class ResultPlan(FieldTable):
         if not self.linked:
             self.link()
         open_root(&frame, self)
+        if self.raw:
+            return take_struct(c, compact, &frame)
         members = new_tuple(self.count)
         open_budget()
         if compact:
@@ -824,6 +870,8 @@ cdef class ResultPlan(FieldTable):
 
     cdef int encode_value(self, object value, WriteBuffer out, bint compact) except -1:
         """Append a result struct with `value`, which is not looked at when the method is void."""
+        if self.raw:
+            return put_struct(value, out, compact, self.name)
         if self.has_value:
             return self.encode_member(0, value, out, compact)
         reserve(out, 1)

@@ -22,9 +22,11 @@ __all__ = [
     "Kind",
     "Method",
     "MethodSpec",
+    "RawMethodSpec",
     "Requiredness",
     "Service",
     "ServiceSpec",
+    "forget_emitted",
     "require",
     "unimplemented",
 ]
@@ -168,6 +170,26 @@ class MethodSpec(Method):
         return f"<MethodSpec {'oneway ' if self.oneway else ''}{self.result or 'void'} {self.name}({args})>"
 
 
+class RawMethodSpec(MethodSpec):
+    """A method of which only the name is known: its one argument and its result are bytes, the structs as they are on the wire.
+
+    The result struct holds the value in field 0, or a declared exception in another. Proxies and gateways pass them on.
+    """
+
+    def __init__(self, name: str, *, oneway: bool = False) -> None:
+        super().__init__(name, args=(), result=None, oneway=oneway)
+
+    @cached_property
+    def args_plan(self) -> ArgsPlan:
+        """The args struct as bytes, in a tuple of one."""
+        return ArgsPlan(self.name, (), raw=True)
+
+    @cached_property
+    def result_plan(self) -> ResultPlan:
+        """The result struct as bytes."""
+        return ResultPlan(self.name, None, raw=True)
+
+
 class ServiceSpec:
     """One service. `methods` has its own methods and the inherited ones, by their names on the wire.
 
@@ -239,3 +261,8 @@ def require(stub_format: int, module: str) -> None:
 def is_emitted(module: str) -> bool:
     """Did `weego gen` write this module? It said so by `require`."""
     return module in _emitted
+
+
+def forget_emitted(module: str) -> None:
+    """A module made at run time is gone."""
+    _emitted.discard(module)

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from governance.chain import Handler, Middleware
     from poller.tls import TLS, PeerIdentity, ServerTLS
     from weego.client import Client
+    from weego.generic import GenericClient, GenericException, Idl, RawClient, generic_service
+    from weego.http_map import HttpRequest, HttpResponse
     from weego.routes import ServiceError, inline, thread
     from weego.server import Server
     from weego.validation import validate_arguments
@@ -54,13 +56,19 @@ __all__ = [
     "DeadlineExceeded",
     "EncodeError",
     "Enum",
+    "GenericClient",
+    "GenericException",
     "Handler",
+    "HttpRequest",
+    "HttpResponse",
+    "Idl",
     "IdlException",
     "Metadata",
     "Middleware",
     "Origin",
     "PeerIdentity",
     "ProtocolError",
+    "RawClient",
     "ResourceExhausted",
     "RpcError",
     "Server",
@@ -77,6 +85,7 @@ __all__ = [
     "WeegoError",
     "__version__",
     "current",
+    "generic_service",
     "inline",
     "metainfo",
     "thread",
@@ -110,6 +119,8 @@ _HOME = {
     "governance.chain": ("Handler", "Middleware"),
     "poller.tls": ("TLS", "PeerIdentity", "ServerTLS"),
     "weego.client": ("Client",),
+    "weego.generic": ("GenericClient", "GenericException", "Idl", "RawClient", "generic_service"),
+    "weego.http_map": ("HttpRequest", "HttpResponse"),
     "weego.routes": ("ServiceError", "inline", "thread"),
     "weego.server": ("Server",),
     "weego.validation": ("validate_arguments",),

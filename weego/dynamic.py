@@ -14,7 +14,7 @@
 | enum | the name or the number; written as the name, as the number where the IDL has no name for it |
 | `list`, `set` | an array |
 | `map<string, T>` | an object |
-| any other `map` | an array of pairs `[[key, value], …]`, which is read for `map<string, T>` too |
+| any other `map` | an array of pairs `[[key, value], …]`, which is read for `map<string, T>` too; integer keys are also read from an object |
 | struct, exception | an object by the IDL's field names; a field that is not set is left out, null is not set |
 | union | an object with its one member |
 """
@@ -29,20 +29,25 @@ import importlib
 import itertools
 import math
 import os
+import re
 import sys
 import tempfile
 import uuid
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from codec.errors import UsageError
-from codec.spec import ABSENT, OPTIONAL, REQUIRED, Field, MethodSpec, Service, ServiceSpec
+from codec.spec import ABSENT, OPTIONAL, REQUIRED, Field, MethodSpec, Service, ServiceSpec, forget_emitted
 from codec.structs import FrozenMap, Union
 from codec.types import EnumType, List, Map, Primitive, Set, StructType, Type
 
-__all__ = ["JsonError", "arguments", "from_json", "likely", "load", "services", "to_json"]
+if TYPE_CHECKING:
+    from idlc.model import Program
+
+__all__ = ["JsonError", "Loaded", "arguments", "from_json", "likely", "load", "load_model", "services", "to_json", "unload"]
 
 _BITS: Final = {"byte": 8, "i16": 16, "i32": 32, "i64": 64}
 _NOT_NUMBERS: Final = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
@@ -64,12 +69,25 @@ class JsonError(UsageError):
 # ---- loading ---------------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """An IDL file in memory: the module made of it, and the compiler's model of it and all it includes, the file itself last."""
+
+    module: ModuleType
+    programs: tuple[Program, ...]
+
+
 def load(path: str | os.PathLike[str], include_dirs: Sequence[str | os.PathLike[str]] = ()) -> ModuleType:
     """The module that `weego gen` would make of an IDL file, without anything staying on disk.
 
     Included files are looked for beside the including file, then in `include_dirs`. Each call makes new classes, which stay in
-    `sys.modules`, like those of any module: load once, not per request. Raises idlc.IdlError when the IDL has mistakes.
+    `sys.modules` until `unload`, like those of any module: load once, not per request. Raises idlc.IdlError when the IDL has mistakes.
     """
+    return load_model(path, include_dirs).module
+
+
+def load_model(path: str | os.PathLike[str], include_dirs: Sequence[str | os.PathLike[str]] = ()) -> Loaded:
+    """The same, with the model, which has comments and annotations."""
     from idlc import compile_files
     from idlc.errors import Report
     from idlc.packages import assign
@@ -91,13 +109,23 @@ def load(path: str | os.PathLike[str], include_dirs: Sequence[str | os.PathLike[
                 if parts[:-1]:
                     importlib.import_module(".".join([root, *(part for part in parts if part != "__init__")]))
         except BaseException:
-            for name in [name for name in sys.modules if name == root or name.startswith(f"{root}.")]:
-                del sys.modules[name]
+            _forget(root)
             raise
         finally:
             for name in [name for name in sys.path_importer_cache if Path(name).is_relative_to(folder)]:
                 del sys.path_importer_cache[name]
-    return sys.modules[f"{root}.{wanted}"]
+    return Loaded(sys.modules[f"{root}.{wanted}"], tuple(programs))
+
+
+def unload(module: ModuleType) -> None:
+    """Take what `load` made out of `sys.modules`. Values and specs of it that are still held go on working."""
+    _forget(module.__name__.partition(".")[0])
+
+
+def _forget(root: str) -> None:
+    for name in [name for name in sys.modules if name == root or name.startswith(f"{root}.")]:
+        del sys.modules[name]
+        forget_emitted(name)
 
 
 def services(module: ModuleType) -> dict[str, ServiceSpec]:
@@ -178,10 +206,18 @@ def _pairs(type: Map, value: object, path: str) -> list[tuple[object, object, ob
     is_text = isinstance(type.key, Primitive) and type.key.name == "string"
     if is_text and isinstance(value, dict):
         return [(key, key, each) for key, each in value.items()]
+    if isinstance(value, dict) and isinstance(type.key, Primitive) and type.key.name in _BITS:
+        # How Kitex and JavaScript write such maps: the numbers as text.
+        return [(key, int(key) if _is_integer(key) else key, each) for key, each in value.items()]
     if isinstance(value, list) and all(isinstance(each, list) and len(each) == 2 for each in value):
         return [(at, key, each) for at, (key, each) in enumerate(value)]
     wanted = "an object" if is_text else "an array of [key, value] pairs"
     raise JsonError(f"expected {wanted} for {type}, got {_shown(value)}", path)
+
+
+def _is_integer(text: object) -> bool:
+    # No more digits than the widest integer has: longer ones do not fit, and take long to read.
+    return isinstance(text, str) and re.fullmatch(r"-?[0-9]{1,19}", text) is not None
 
 
 def _read_primitive(type: Primitive, value: object, path: str) -> Any:
