@@ -6,12 +6,16 @@ import struct
 
 import pytest
 
-from bench.messages import complex_message, messages, read_complex, text
+from bench.messages import TTHEADER, complex_message, messages, read_complex, text
+from codec import ttheader
 
 
 def test_names_and_sizes() -> None:
-    found = messages()
-    assert list(found) == ["16B", "1KiB", "complex"]
+    found = dict(messages())
+    assert list(found) == ["16B", "1KiB", "complex", TTHEADER]
+    header, payload = ttheader.loads(found[TTHEADER].request)
+    assert (payload, header.strings) == (found["1KiB"].request[4:], {"isn": "Bench"})
+    assert ttheader.loads(found.pop(TTHEADER).reply)[1] == found["1KiB"].reply[4:]
     assert [len(message.request) for message in found.values()] == [59, 1067, 11354]
     for message in found.values():
         for data, kind in ((message.request, 1), (message.reply, 2)):

@@ -46,10 +46,10 @@ def test_json_has_medians_ranges_samples_and_ratios() -> None:
     weego = next(row for row in said["servers"] if (row["peer"], row["message"]) == ("weego", "1KiB"))
     assert weego["rounds"] == 3
     assert weego["server_cpu_us"] == {"median": 13, "min": 12, "max": 14}
-    assert weego["cpu_ratio"] == {"floor": 13 / 9, "thriftpy2": 13 / 65}
+    assert weego["cpu_ratio"] == {"floor": 13 / 9, "thriftpy2": 13 / 65, "kitex": None}
     assert [row["server_cpu_us"] for row in weego["samples"]] == [13, 14, 12]
     alone = next(row for row in said["servers"] if row["message"] == "16B")
-    assert alone["cpu_ratio"] == {"floor": None, "thriftpy2": None}
+    assert alone["cpu_ratio"] == {"floor": None, "thriftpy2": None, "kitex": None}
     encode = next(row for row in said["codecs"] if (row["codec"], row["operation"]) == ("weego", "encode"))
     assert encode["us"] == {"median": 4, "min": 3, "max": 5}
     assert encode["ratio_thriftpy2"] == 4 / 24
@@ -89,7 +89,7 @@ def test_tables_show_noise_and_gaps() -> None:
     assert "apache: not measured – No module named 'thrift'" in said
     row = next(line for line in lines if line.startswith("| weego") and "13.0" in line)
     cells = [cell.strip() for cell in row.strip("|").split("|")]
-    assert cells == ["weego", "13.0 (12.0..14.0)", "1.44×", "0.20×", "1 000", "100", "1 234", "3.00", "95.0"]
+    assert cells == ["weego", "13.0 (12.0..14.0)", "1.44×", "0.20×", "–", "1 000", "100", "1 234", "3.00", "95.0"]
     assert "NOISY, would be MISSED: thriftpy2's decode time by weego's (complex) = 3.00 (limit ≥ 3.5, aim 3.5)" in lines
     for table in said.split("\n\n"):
         assert len({len(line) for line in table.splitlines() if line.startswith("|")}) <= 1
