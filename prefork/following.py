@@ -104,6 +104,9 @@ def commit(master: Master, incoming: Generation, changes: Sequence[Change]) -> N
     current.settings = incoming.settings
     current.doors, incoming.doors, incoming.listeners = incoming.doors, {}, []
     master.incoming = None
+    for worker in (*current.workers.values(), *master.crew.replaces.values()):
+        if worker.is_ready and worker.settings is not current.settings:  # it has become ready meanwhile
+            send(master, worker, current.settings)
     master.reloads.open_doors(current)
     log.info(
         "reload done in %.2f s without new workers, generation %d goes on: %s",

@@ -15,6 +15,7 @@ import _socket
 import errno
 import os
 import stat
+import sys
 from typing import TYPE_CHECKING, Any
 
 from prefork.application import Listen, LoadError
@@ -82,6 +83,14 @@ class Listener:
             return f"unix://{self._path}"
         host, port = self.sock.getsockname()[:2]
         return f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}"
+
+    @property
+    def queued(self) -> int | None:
+        """Connections that wait to be accepted; None: the kernel does not say, as for unix sockets."""
+        if self._path is not None:
+            return None
+        # struct tcp_info of <linux/tcp.h>: of a listening socket tcpi_unacked is the length of the queue.
+        return int.from_bytes(self.sock.getsockopt(_socket.IPPROTO_TCP, _socket.TCP_INFO, 32)[24:28], sys.byteorder)
 
     def disown(self) -> None:
         """The path is not ours to unlink."""

@@ -84,6 +84,13 @@ def page(master: Master) -> bytes:
             [({"process": name}, size) for name, size in status.memory(master).items()],
         ),
     ]
+    queued = {listener.actual: listener.queued for listener in current.listeners} if current else {}
+    lines += _family(
+        "weego_accept_queue_length",
+        "gauge",
+        "Connections that wait to be accepted, by address; TCP only.",
+        [({"address": address}, length) for address, length in queued.items() if length is not None],
+    )
     for key, (name, text) in _GAUGE_TEXTS.items():
         lines += _family(name, "gauge", text, _one(board.total(GAUGES[key])))
     for key, (name, text) in _COUNTER_TEXTS.items():

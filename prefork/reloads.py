@@ -93,9 +93,9 @@ class Reloads:
             self.give_up(generation, f"no process for the loader: {error.strerror}", EX_OSERR)
 
     def _end_trial(self, generation: Generation, changes: list[Change], error: str | None) -> None:
+        told, self._asking = self._asking, []
         if self._master.incoming is generation:
             self.discard(generation)
-        told, self._asking = self._asking, []
         for each in told:
             each(changes, error)
         self.after()
@@ -150,6 +150,9 @@ class Reloads:
         kept = self._master.current.all_listeners if self._master.current is not None else []
         close_all(listener for listener in generation.all_listeners if listener not in kept)
         generation.listeners, generation.doors = [], {}
+        told, self._asking = self._asking, []
+        for each in told:
+            each([], "the server is stopping")
 
     def _end(self, generation: Generation, error: str | None) -> None:
         """Tell who wants to know; then do what had to wait for it."""

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 
 import pytest
 
@@ -117,3 +118,34 @@ def test_arguments_have_types(running):
     assert refused(running, "stacks", slot="0") == "stacks: slot is a number"
     assert refused(running, "log_level", level=1) == "log_level: level is a text"
     assert refused(running, "stacks", slot=True) == "stacks: slot is a number"
+
+
+def test_who_crashes_at_boot_is_shown_with_the_reason(tmp_path):
+    with Server(tmp_path, control=str(tmp_path / "control"), workers=1) as s:
+        s.configure(boot_fails_slots=[1])
+        s.reload()
+        order(s, "scale", to=2)
+        until(lambda: any(each["state"] == "waiting" for each in order(s, "workers")), "slot 1 to wait")
+        until(lambda: any("worker 1 has died young" in line for line in order(s, "status")["troubles"]), "it to be told")
+        (waiting,) = until(lambda: [each for each in order(s, "workers") if each["state"] == "waiting"], "it to wait")
+        assert (waiting["slot"], waiting["pid"]) == (1, None)
+        assert waiting["failure"] == "exited with status 6"
+        assert order(s, "status")["state"] == "degraded"
+        assert order(s, "status")["restarts"]["boot"] >= 2
+        assert order(s, "health")["ready"] == [], "the other serves"
+        s.configure(boot_fails_slots=[])
+        s.reload()
+        order(s, "scale", to=2)
+        until(lambda: order(s, "status")["state"] == "serving" and len(s.workers()) == 2, "two workers")
+
+
+def test_a_stop_answers_who_asks_what_a_reload_would_change(tmp_path):
+    with Server(tmp_path, control=str(tmp_path / "control"), sleep_load=1.0) as s:
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.settimeout(30)
+            sock.connect(str(tmp_path / "control"))
+            sock.sendall(b'{"do": "diff"}\n')
+            until(lambda: len(s.children("loader")) == 2, "the loader that looks")
+            s.signal(signal.SIGTERM)
+            assert b"the server is stopping" in sock.makefile("rb").readline()
+        assert s.wait_exit() == 0

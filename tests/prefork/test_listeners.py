@@ -113,3 +113,16 @@ def test_a_missing_folder_is_made_and_two_are_told(tmp_path):
     assert list((tmp_path / "run").iterdir()) == []
     with pytest.raises(BindError, match="create its folder"):
         listen(f"unix://{tmp_path}/not/there/s")
+
+
+def test_how_many_wait(tmp_path):
+    listener = bind(listen := Listen("tcp://127.0.0.1:0"), resolve(listen))
+    assert listener.queued == 0
+    waiting = [socket.create_connection(listener.sock.getsockname()) for _ in range(3)]
+    assert listener.queued == 3
+    for each in waiting:
+        each.close()
+    listener.close()
+    unix = bind(listen := Listen(f"unix://{tmp_path}/s"), resolve(listen))
+    assert unix.queued is None
+    unix.close()

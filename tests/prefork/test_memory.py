@@ -160,12 +160,17 @@ def test_before_the_kernel_kills_the_largest_is_recycled(server):
         assert "SIGKILL" not in s.log
 
 
+def states(s):
+    return [each["state"] for each in ask(s.folder / "control", do="workers")["result"]]
+
+
 @pytest.mark.e2e
 @pytest.mark.timeout(120)
 def test_kill_memory_replaces_first(server):
-    with server(workers=2, kill_memory=150 * MIB) as s, s.connect() as client:
+    with server(workers=2, kill_memory=150 * MIB, sleep_boot=2.0) as s, s.connect() as client:
         glutton, _ = client.who()
         client.send(b"eat 200")
+        until(lambda: "oversize" in states(s), "weego ctl workers to tell what it is")
         until(lambda: glutton not in s.workers(), "it to be killed")
         lines = s.log
         assert "more than kill_memory; its replacement starts" in lines
