@@ -10,7 +10,6 @@ old code's and hand their connections to those of the new: raise it with any cha
 
 from __future__ import annotations
 
-import base64
 import json
 import logging
 import os
@@ -151,7 +150,7 @@ def _plain_process(process: Process, fds: list[int]) -> dict[str, Any]:
         fd, queue = process.channel.leave()
         fds.append(fd)
         fds.extend(each for _, many in queue for each in many)
-        channel = {"fd": fd, "queue": [(base64.b64encode(data).decode(), many) for data, many in queue]}
+        channel = {"fd": fd, "queue": [(data.decode(), many) for data, many in queue]}
     return {
         "pid": process.pid,
         "channel": channel,
@@ -247,7 +246,7 @@ def _generation(plain: dict[str, Any], listeners: list[Listener] | None) -> Gene
 def _channel(plain: dict[str, Any] | None) -> Channel:
     if plain is None:
         return Channel.closed()
-    queue = [(base64.b64decode(data), [_own(fd) for fd in fds]) for data, fds in plain["queue"]]
+    queue = [(data.encode(), [_own(fd) for fd in fds]) for data, fds in plain["queue"]]
     return Channel(RawSocket(fileno=_own(plain["fd"])), queue)
 
 

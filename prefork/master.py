@@ -183,6 +183,7 @@ class Master:
         unblock_signals()
         self.family.reap()
         self.systemd.ready(self.summary())
+        give_memory_back()
         self.upgrade.finish()
 
     def check(self) -> int:

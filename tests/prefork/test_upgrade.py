@@ -161,7 +161,7 @@ def test_new_code_that_never_answers_is_no_upgrade(server):
 
 def test_signals_in_the_middle_are_not_lost(server):
     with server(workers=1) as s:
-        s.change("prefork/legacy.py", "import base64\n", "import base64\nimport time\n")
+        s.change("prefork/legacy.py", "import json\n", "import json\nimport time\n")
         s.change("prefork/legacy.py", "    _take_facts(master, plain)\n", "    log.info('taking')\n    time.sleep(1)\n    _take_facts(master, plain)\n")
         s.signal(signal.SIGUSR2)
         s.wait_log("taking")
@@ -179,7 +179,7 @@ def test_signals_in_the_middle_are_not_lost(server):
 
 def test_a_worker_that_dies_in_the_middle_is_replaced(server):
     with server() as s:
-        s.change("prefork/legacy.py", "import base64\n", "import base64\nimport time\n")
+        s.change("prefork/legacy.py", "import json\n", "import json\nimport time\n")
         s.change("prefork/legacy.py", "    _take_facts(master, plain)\n", "    log.info('taking')\n    time.sleep(1)\n    _take_facts(master, plain)\n")
         before = s.workers()
         s.signal(signal.SIGUSR2)
