@@ -64,6 +64,8 @@ class Crew:
         self._master.family.workers[worker.index] = generation.workers[slot] = worker
         loader.forking[worker.index] = worker
         order = {"is": "spawn", "slot": slot, "generation": generation.number, "index": worker.index}
+        order["activated"] = [index for index, each in enumerate(generation.listeners) if each.is_activated]
+        order["is_kept"] = self._master.systemd.keeps_sockets
         listeners = [listener.fileno() for listener in generation.listeners]
         self._master.family.tell(loader, order, [theirs.fileno(), self._master.board.fd, *listeners])
         theirs.close()

@@ -24,6 +24,9 @@ from prefork.primitives import RawSocket, getaddrinfo, make_parent
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+# <asm-generic/socket.h>
+_SO_DETACH_FILTER = 27
+
 _FORMS = "use tcp://host:port or unix:///path"
 
 #: A place to bind, as it travels from loader to master: address family and what ``bind`` takes.
@@ -67,6 +70,7 @@ class Listener:
         self.listen = listen
         self.sock = sock
         self._path = path
+        self.is_activated = False
         self._identity = _identity(path) if path else None
 
     def __repr__(self) -> str:
@@ -93,16 +97,17 @@ class Listener:
         return int.from_bytes(self.sock.getsockopt(_socket.IPPROTO_TCP, _socket.TCP_INFO, 32)[24:28], sys.byteorder)
 
     def disown(self) -> None:
-        """The path is not ours to unlink."""
+        """The socket is systemd's: it outlives us, and its path is not ours to unlink."""
+        self.is_activated = True
         self._identity = None
 
     def leave(self) -> dict[str, Any]:
         """What a successor of this process must know besides the descriptor: plain values for its ``take_over``."""
-        return {"path": self._path, "identity": self._identity}
+        return {"path": self._path, "identity": self._identity, "is_activated": self.is_activated}
 
     def take_over(self, plain: dict[str, Any]) -> None:
         """The reverse."""
-        self._path = plain["path"]
+        self._path, self.is_activated = plain["path"], plain["is_activated"]
         self._identity = tuple(plain["identity"]) if plain["identity"] else None
 
     def adjust(self, listen: Listen) -> None:
@@ -151,6 +156,11 @@ def bind(listen: Listen, place: Place, owner: tuple[int, int] | None = None) -> 
 
 def take(listen: Listen, sock: RawSocket, *, is_stored: bool) -> Listener:
     """A listener of a socket that systemd passed. ``is_stored``: it was bound by a master before us, so its path is ours to unlink."""
+    try:
+        # A worker that outlived its master may have made it deaf, as one does that closes for good (``closing``).
+        sock.setsockopt(_socket.SOL_SOCKET, _SO_DETACH_FILTER, 0)
+    except OSError:
+        pass
     sock.listen(listen.backlog)
     path = sock.getsockname() if sock.family == _socket.AF_UNIX else None
     listener = Listener(listen, sock, os.fsdecode(path) if path is not None else None)

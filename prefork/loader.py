@@ -210,6 +210,8 @@ class _Loader:
                 channel_fd=channel_fd,
                 board_fd=board_fd,
                 listener_fds=listener_fds,
+                activated=order["activated"],
+                is_kept=order["is_kept"],
             )
         finally:
             _exit(70)

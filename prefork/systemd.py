@@ -36,6 +36,11 @@ class Notifier:
         self.interval = int(interval) / 1e6 if interval.isdigit() and is_ours else 0.0
         """Seconds in which systemd wants to hear from us; 0: it does not care."""
 
+    @property
+    def keeps_sockets(self) -> bool:
+        """Whether what it is told to ``keep`` may be kept: that depends on the unit, of which we know nothing."""
+        return bool(self._address)
+
     def leave(self) -> dict[str, Any]:
         """For a successor."""
         return {"address": self._address, "interval": self.interval}

@@ -46,6 +46,7 @@ from prefork.report import describe, exit_code
 from prefork.scoreboard import Scoreboard
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from types import FrameType
 
     from prefork.application import Application
@@ -75,7 +76,11 @@ class Worker:
         channel: Channel,
         board: Scoreboard,
         listeners: list[socket.socket],
+        activated: Sequence[int] = (),
+        is_kept: bool = False,
     ) -> None:
+        self._activated, self._is_kept = tuple(activated), is_kept
+        self._is_orphan = False
         self.slot = slot
         self.generation = generation
         self.pid = getpid()
@@ -148,6 +153,13 @@ class Worker:
         self._watch_channel()
         close_quietly(fd)
 
+    @property
+    def held(self) -> tuple[int, ...]:
+        """Listeners, by index, that do not end with this server: systemd has them too, and who connects waits there for the next one. Those that
+        it opened for us, and once the master is dead all that it may have been given to keep.
+        """
+        return tuple(range(len(self.listeners))) if self._is_orphan and self._is_kept else self._activated
+
     def may_accept(self) -> bool:
         """Whether to have the listeners registered now. A cheap look at shared memory; ask after each accept and each
         close, and every 5 to 10 ms while the answer is no.
@@ -185,6 +197,7 @@ class Worker:
             self._poll.unregister(self._channel.fileno())
             self._channel.close()
             log.warning("worker %d: the master is gone, draining", self.slot)
+            self._is_orphan = True
             self._begin_to_leave()
             orders.append(MasterGone(monotonic() + self.settings.graceful_timeout))
             return
@@ -294,6 +307,8 @@ def work(
     channel_fd: int,
     board_fd: int,
     listener_fds: list[int],
+    activated: Sequence[int],
+    is_kept: bool,
 ) -> None:
     """The life of a worker process, from the fork (signals blocked) to its exit. Does not return."""
     code = 70
@@ -307,6 +322,8 @@ def work(
             channel=Channel(RawSocket(fileno=channel_fd)),
             board=Scoreboard.attach(board_fd),
             listeners=[_Socket(fileno=fd) for fd in listener_fds],
+            activated=activated,
+            is_kept=is_kept,
         )
         for listener in worker.listeners:
             listener.setblocking(False)

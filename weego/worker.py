@@ -168,6 +168,8 @@ class Body:
     def _turn_away(self, closing: tuple[int, ...]) -> None:
         """These listeners are about to close for good: what is queued there is served, and nobody may get in behind it."""
         for index in closing:
+            if index in self._worker.held:
+                continue
             if index < len(self._worker.listeners) and self._worker.listeners[index].fileno() >= 0:
                 turn_away(self._worker.listeners[index])
 

@@ -160,3 +160,19 @@ def test_a_verdict_wakes_the_body(make):
     assert readable(giver)
     assert giver.receive()[0].token == token
     source.close()
+
+
+def test_which_listeners_end_with_the_server(board, monkeypatch):
+    monkeypatch.setattr("prefork.worker.set_title", titles.append)
+    for is_kept, orphaned in ((False, (1,)), (True, (0, 1))):
+        ours, theirs = pair()
+        listeners = [socket.socket() for _ in range(2)]
+        worker = Worker(
+            slot=0, generation=1, index=board.allot(0, 1), settings=SETTINGS, channel=Channel(theirs), board=board,
+            listeners=listeners, activated=[1], is_kept=is_kept,
+        )  # fmt: skip
+        assert worker.held == (1,), "what systemd opened"
+        Channel(ours).close()
+        worker.receive()
+        assert worker.held == orphaned, "and what it may have been given to keep"
+        worker.close()
