@@ -11,6 +11,8 @@ cdef class Call:
     cdef public int attempt
     cdef readonly bint cancelled
     cdef public str instance
+    cdef public object key               # what consistent hashing goes by; None elsewhere
+    cdef readonly set tried              # addresses of attempts that failed; None until one did
     cdef object source                   # what the transport knows: header, framing, size
     cdef object connection
     cdef dict outgoing                   # TTHeader strings to send; None until asked for

@@ -125,6 +125,36 @@ cdef class Call:
                     self.persistent[name] = value
         return self.persistent
 
+    @property
+    def certificate_names(self):
+        """The names in the client certificate that the peer proved to be its own; empty without one."""
+        return getattr(self.connection, "certificate_names", None) or ()
+
+    def avoid(self, address):
+        """An attempt at `address` failed: the next one goes elsewhere, if there is an elsewhere."""
+        if self.tried is None:
+            self.tried = set()
+        self.tried.add(address)
+
+    def branch(self):
+        """A Call for an attempt beside this one: the same call, its own instance, answer and metadata to send."""
+        cdef Call other = Call.__new__(Call)
+        other.spec = self.spec
+        other.service = self.service
+        other.started = self.started
+        other.deadline_at = self.deadline_at
+        other.attempt = self.attempt
+        other.key = self.key
+        other.outgoing = None if self.outgoing is None else dict(self.outgoing)
+        other.tried = None if self.tried is None else set(self.tried)
+        return other
+
+    def adopt(self, Call other not None):
+        """The attempt `other` is over: this call knows now what that one learnt."""
+        self.instance = other.instance
+        self.source = other.source
+        self.incoming = other.incoming
+
     def answer(self, source):
         """The transport's answer has come: `metadata` is now what came with it."""
         self.source = source

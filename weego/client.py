@@ -3,27 +3,35 @@
 from __future__ import annotations
 
 import os
-import sys
 import weakref
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Self, cast
 
 from codec.errors import ClosedError, DeadlineExceeded, RpcError, Unavailable, UsageError
 from codec.spec import ServiceSpec
 from codec.thrift import DEFAULT_MAX_MESSAGE
+from governance.balancers.rotation import RoundRobin
 from governance.call import Call, current
 from governance.chain import Handler, Middleware, compose
-from governance.instance import Balancer, Instance, RoundRobin
+from governance.discovery import Resolver, Static
+from governance.errors import NoInstance
+from governance.instance import Balancer, Instance
+from governance.policy import ClientPolicy
 from poller.address import Address, parse
 from poller.clock import monotonic
 from poller.pool import DEFAULT_IDLE_TIMEOUT, DEFAULT_MAX_IDLE, DEFAULT_MAX_IDLE_TOTAL, PoolStatistics
 from weego.channel import ChannelOptions, choose
+from weego.discovery import resolver_of
+from weego.governed import Governed
+from weego.settings import SCHEME, ClientSettings, known
+from weego.tasks import hub_of_this_thread
 from weego.transport import Channel, PoolLimits, Transport
 
 if TYPE_CHECKING:
     from poller.tls import TLS
 
-__all__ = ["Client"]
+__all__ = ["Client", "governance"]
 
 # Kitex's default (`pkg/rpcinfo`: DefaultConnTimeout 50 ms) suits one data centre; this one is seen by people on laptops too.
 DEFAULT_CONNECT_TIMEOUT: Final = 1.0
@@ -41,8 +49,11 @@ class Client:
         with EchoClient("tcp://127.0.0.1:8888", timeout=0.5) as echo:
             echo.echo(Request(message="hi"))
 
-    `target` is one address or several (``tcp://host:port``, ``unix:///path``); calls go round them. With `tls`, or for ``tcps://host:port``
-    with the system's authorities, the connections are encrypted and the server is who it says. `framing` is buffered, framed (the
+    `target` is one address or several (``tcp://host:port``, ``unix:///path``), where to find them (``file://run/registry/echo``,
+    ``dns://host:port``, a Resolver), or ``service://name``, as the configuration has it. `policy` says what is done for calls – breakers,
+    retries, balancing … (docs/governance.md); without one, calls to fixed addresses go round them and nothing more, and calls to
+    instances that are found get the defaults. With `tls`, or for ``tcps://host:port`` with the system's authorities, the connections are
+    encrypted and the server is who it says. `framing` is buffered, framed (the
     usual one, as in Kitex), ttheader or ttheader-framed; `protocol` is binary or compact. With `checksum`, each call on TTHeader carries a CRC-32C
     of its payload, which the peer may check, and the answer's is checked. `timeout` bounds each call, in seconds, unless the call names its own; a handler's
     call inherits what is left of the deadline it serves. `middleware` wraps every call, the first outermost. `caller` and `service_name`
@@ -58,8 +69,9 @@ class Client:
 
     def __init__(
         self,
-        target: str | Sequence[str],
+        target: str | Sequence[str] | Resolver,
         *,
+        policy: ClientPolicy | None = None,
         framing: str | None = None,
         protocol: str = "binary",
         checksum: bool = False,
@@ -79,28 +91,52 @@ class Client:
     ) -> None:
         if getattr(type(self), "__spec__", None) is None:
             raise UsageError(f"{type(self).__name__} is no generated client; use the one that `weego gen` wrote for the service")
+        settings = known().client(target) if isinstance(target, str) and target.startswith(SCHEME) else None
+        limits = {
+            "max_idle": max_idle,
+            "max_idle_total": max_idle_total,
+            "idle_timeout": idle_timeout,
+            "connect_timeout": connect_timeout,
+        }
+        if settings is not None:
+            service_name = service_name or str(target).removeprefix(SCHEME)
+            target, policy, caller, framing = _configured(settings, policy, caller, framing, limits)
         name, make = choose(self.__spec__, framing, protocol)
-        addresses = [parse(text.strip()) for text in _targets(target)]
-        if not addresses:
-            raise UsageError("a client needs at least one address")
-        self._addresses: dict[str, Address] = {address.text: address for address in addresses}
-        self._balancer: Balancer = balancer or RoundRobin([Instance(text) for text in self._addresses])
+        resolver = _resolver(target)
+        self._addresses: dict[str, Address] = {} if resolver is not None else _addresses(target)
         self._timeout = None if timeout is None else _checked_timeout(timeout)
         self._service_name = service_name or self.__spec__.name
-        limits = PoolLimits(
-            max_idle=max_idle,
-            max_idle_total=max_idle_total,
-            idle_timeout=idle_timeout,
-            connect_timeout=connect_timeout,
-            max_message=max_message,
-            tls=tls,
-        )
         if tls is not None:
             tls.context()  # a file that cannot be read shows here, not at the first call
         self._channel: Channel = make(
-            ChannelOptions(spec=self.__spec__, framing=name, limits=limits, caller=caller, service_name=self._service_name, checksum=checksum, shared=_shared(pool, shared_connections))
+            ChannelOptions(
+                spec=self.__spec__,
+                framing=name,
+                limits=PoolLimits(max_message=max_message, tls=tls, **limits),  # type: ignore[arg-type]
+                caller=caller,
+                service_name=self._service_name,
+                checksum=checksum,
+                shared=_shared(pool, shared_connections),
+            )
         )
-        self._handler: Handler = compose(self._attempts, middleware)
+        self._governed: Governed | None = None
+        if policy is None and resolver is None:
+            self._balancer: Balancer = balancer or RoundRobin()
+            self._balancer.update([Instance(text) for text in self._addresses])
+            self._handler: Handler = compose(self._attempts, middleware)
+        else:
+            policy = policy or ClientPolicy()
+            if balancer is not None:
+                policy = replace(policy, balancer=lambda: balancer)
+            self._governed = Governed(
+                self._service_name,
+                resolver or Static([Instance(text) for text in self._addresses]),
+                policy,
+                self._carry,
+                middleware=middleware,
+                memory=known().memory,
+            )
+            self._handler = self._governed.handle
         self._transports: dict[Any, Transport] = {}
         self._is_closed = False
         _clients.add(self)
@@ -111,6 +147,8 @@ class Client:
         """Call `spec` with `args`: what generated methods do."""
         if self._is_closed:
             raise ClosedError(f"this {type(self).__name__} is closed")
+        if timeout is None and self._timeout is None and self._governed is not None:
+            timeout = self._governed.timeout_of(spec)
         call = Call(spec, service=self._service_name, deadline=self._deadline(timeout))
         try:
             return self._handler(call, args)
@@ -151,10 +189,19 @@ class Client:
     def _attempt(self, call: Call, args: tuple[Any, ...]) -> Any:
         if call.expired:
             raise DeadlineExceeded(f"{call.service}.{call.method}: the deadline passed before the call was sent")
-        picked = self._balancer.pick(call).address
-        address = self._addresses.get(picked) or parse(picked)
+        picked = self._balancer.pick(call)
+        if picked is None:
+            raise NoInstance(f"the balancer of {self!r} found no instance")
+        address = self._addresses.get(picked.address) or parse(picked.address)
         call.instance = address.text
         return self._transport().call(call, address, args)
+
+    def _carry(self, call: Call, address: str, args: tuple[Any, ...]) -> Any:
+        """One attempt at `address`, for the policies above it."""
+        found = self._addresses.get(address)
+        if found is None:
+            found = self._addresses[address] = parse(address)
+        return self._transport().call(call, found, args)
 
     # ---- transports --------------------------------------------------------------------------------------------------
 
@@ -162,7 +209,7 @@ class Client:
         """The one for this thread: with its hub if it has one, else the blocking one, which all such threads share."""
         if self._is_closed:  # since the call began: what is made now would stay open
             raise ClosedError(f"this {type(self).__name__} was closed during the call")
-        hub = _hub_of_this_thread()
+        hub = hub_of_this_thread()
         transport = self._transports.get(hub)
         if transport is None:
             fresh = self._channel.blocking() if hub is None else self._channel.with_hub(hub)
@@ -177,6 +224,8 @@ class Client:
         """Close all connections. Calls under way in other threads or greenlets finish."""
         self._is_closed = True
         _clients.discard(self)
+        if self._governed is not None:
+            self._governed.close()
         transports, self._transports = self._transports, {}
         for transport in transports.values():
             transport.close()
@@ -189,7 +238,38 @@ class Client:
 
     def __repr__(self) -> str:
         state = "closed" if self._is_closed else "open"
-        return f"<{type(self).__name__} {state} to {', '.join(self._addresses)}>"
+        found = ", ".join(self._addresses) if self._governed is None else repr(self._governed.directory)
+        return f"<{type(self).__name__} {state} to {found}>"
+
+
+def governance() -> list[dict[str, Any]]:
+    """What the policies of this process's clients know: instances, breakers, limits, counts. Plain values, for `weego ctl`."""
+    return [client._governed.snapshot() for client in list(_clients) if client._governed is not None]
+
+
+def _resolver(target: object) -> Resolver | None:
+    """What finds the instances; None when the target names them."""
+    if isinstance(target, str):
+        return resolver_of(target)
+    return None if isinstance(target, list | tuple | set) or not hasattr(target, "resolve") else cast("Resolver", target)
+
+
+def _addresses(target: object) -> dict[str, Address]:
+    addresses = [parse(text.strip()) for text in _targets(target)]
+    if not addresses:
+        raise UsageError("a client needs at least one address")
+    return {address.text: address for address in addresses}
+
+
+def _configured(
+    settings: ClientSettings, policy: ClientPolicy | None, caller: str, framing: str | None, limits: dict[str, Any]
+) -> tuple[Any, ClientPolicy, str, str | None]:
+    """The configuration's settings where the program gives none; `limits` is changed in place."""
+    given = settings.given()
+    framing = framing or given.pop("framing", None)
+    given.pop("framing", None)
+    limits.update(given)
+    return settings.target, policy or settings.policy, caller or settings.caller, framing
 
 
 def _shared(pool: object, connections: object) -> int:
@@ -212,12 +292,6 @@ def _checked_timeout(seconds: object) -> float | None:
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds >= 0:
         raise UsageError(f"timeout must be a number of seconds, 0 or more, got {seconds!r}")
     return float(seconds) if seconds <= _LONGEST_TIMEOUT else None
-
-
-def _hub_of_this_thread() -> Any:
-    """gevent's hub of this thread, or None where gevent is not at work."""
-    local = sys.modules.get("gevent._hub_local")
-    return None if local is None else local.get_hub_if_exists()
 
 
 def _after_fork() -> None:

@@ -1,25 +1,42 @@
-"""Who is next."""
+"""One address of a service, as registries write it down."""
 
 from __future__ import annotations
 
-from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
-from governance.call import Call
-from governance.instance import Instance, RoundRobin
-from tests.support.echo_stub import ECHO
+from governance.instance import DEFAULT_WEIGHT, Instance
 
 
-def test_all_get_the_same_share_whoever_asks() -> None:
-    balancer = RoundRobin([Instance(str(number)) for number in range(3)])
-    call = Call(ECHO.methods["echo"])
-    with ThreadPoolExecutor(4) as pool:
-        picked = Counter(pool.map(lambda _: balancer.pick(call).address, range(300)))
-    assert picked == {"0": 100, "1": 100, "2": 100}
+def test_what_is_written_is_read_again() -> None:
+    instance = Instance("tcp://127.0.0.1:1", 20, "north", {"lane": "blue"}, 1234.5)
+    assert Instance.from_plain(instance.to_plain()) == instance
+    assert hash(instance) == hash(Instance.from_plain(instance.to_plain()))
 
 
-def test_none_at_all() -> None:
-    with pytest.raises(ValueError, match="no instance"):
-        RoundRobin([])
+def test_only_the_address_is_needed() -> None:
+    assert Instance.from_plain({"address": "unix:///x", "more": 1}) == Instance("unix:///x", DEFAULT_WEIGHT)
+
+
+@pytest.mark.parametrize(
+    "plain",
+    [
+        None,
+        [],
+        {},
+        {"address": ""},
+        {"address": 3},
+        {"address": "a", "weight": -1},
+        {"address": "a", "weight": True},
+        {"address": "a", "weight": 10**9},
+        {"address": "a", "weight": "1"},
+        {"address": "a", "tags": ["x"]},
+        {"address": "a", "tags": {"x": 1}},
+        {"address": "a", "zone": 3},
+        {"address": "a", "started": "now"},
+    ],
+)
+def test_what_others_wrote_is_not_trusted(plain: Any) -> None:
+    with pytest.raises(ValueError, match=r"instance|weight|tags|zone"):
+        Instance.from_plain(plain)

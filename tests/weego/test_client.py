@@ -198,7 +198,10 @@ def test_a_balancer_may_know_more_addresses_than_the_client(decorate: Decorator)
         with Peer(echo_forever) as peer:
 
             class Fixed:
-                def pick(self, call: Any) -> Instance:
+                def update(self, instances: Any) -> None:
+                    assert [each.address for each in instances] == ["tcp://127.0.0.1:1"]
+
+                def pick(self, call: Any, avoid: Any = ()) -> Instance:
                     return Instance(f"127.0.0.1:{peer.port}")
 
             with EchoClient("tcp://127.0.0.1:1", balancer=Fixed()) as client:

@@ -1,0 +1,1 @@
+"""Who is next: one file for each way to choose."""

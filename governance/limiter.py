@@ -1,0 +1,177 @@
+"""What a server takes on, by service, method and caller; the rest is refused at once, with an error that names the limit.
+
+A refusal is ResourceExhausted: the caller can tell it from a failure, and knows that nothing was done, so that it may go elsewhere. Limits count in the
+cells they are given: over all workers where those are shared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any, Final
+
+from codec.errors import ResourceExhausted
+from governance.call import Call
+from governance.chain import Handler, Middleware
+from governance.limits import Concurrency, Rate
+from governance.memory import Memory
+from governance.shedder import Shedder
+from poller.clock import monotonic
+
+__all__ = ["LimitRule", "limiter", "shedding"]
+
+# Callers that have limits of their own under one rule; those that come later share one. A name is whatever a peer says.
+MOST_CALLERS: Final = 256
+
+
+@dataclass(frozen=True)
+class LimitRule:
+    """At most `concurrency` calls at one time and `rate` a second (0: no such limit), of the methods and callers that the patterns name.
+
+    With `each_caller` every caller has that much for itself, else all that fit share it. `name` is what a refusal says.
+    """
+
+    name: str
+    rate: float = 0.0
+    burst: float = 0.0
+    concurrency: int = 0
+    method: str = "*"
+    caller: str = "*"
+    each_caller: bool = False
+
+    def __post_init__(self) -> None:
+        if self.rate < 0 or self.burst < 0 or self.concurrency < 0 or not (self.rate or self.concurrency):
+            raise ValueError(f"limit {self.name!r}: give it a rate, a concurrency or both, more than 0")
+
+    def concerns(self, service: str, method: str) -> bool:
+        """May this rule speak of that method?"""
+        return fnmatchcase(method, self.method) or fnmatchcase(f"{service}.{method}", self.method)
+
+
+class _Limit:
+    """The counters of one rule for one caller, or for all."""
+
+    def __init__(self, rule: LimitRule, name: str, memory: Memory, clock: Callable[[], float] | None) -> None:
+        self.rule = rule
+        self.name = name
+        self.refused = 0
+        self.rate = Rate(rule.rate, rule.burst, cells=memory.find("rate", name), clock=clock) if rule.rate else None
+        self.concurrency = (
+            Concurrency(rule.concurrency, seats=memory.seats, cells=memory.find("concurrency", name))
+            if rule.concurrency
+            else None
+        )
+
+    def refusal(self, call: Call, what: str) -> ResourceExhausted:
+        self.refused += 1
+        return ResourceExhausted(f"{call.service}.{call.method}: limit {self.name}, {what}; try another instance or later")
+
+
+class Limits:
+    """All limits of one server: which apply to a call, and their state."""
+
+    def __init__(self, rules: Sequence[LimitRule], memory: Memory | None = None, clock: Callable[[], float] | None = None) -> None:
+        self.rules = tuple(rules)
+        self.memory = memory or Memory()
+        self._clock = clock
+        self._limits: dict[str, _Limit] = {}
+        self._callers: dict[str, int] = {}
+        self._next_sweep = 0.0
+
+    def middleware(self, service: str, method: str) -> Middleware | None:
+        """The limiter of one method; None when no rule concerns it."""
+        rules = [rule for rule in self.rules if rule.concerns(service, method)]
+        if not rules:
+            return None
+        if all(rule.caller == "*" and not rule.each_caller for rule in rules):
+            fixed = tuple(self._limit(rule, rule.name) for rule in rules)
+            return self._wrap(lambda call: fixed)
+        return self._wrap(lambda call: self._for(rules, call.caller))
+
+    def _for(self, rules: Sequence[LimitRule], caller: str) -> tuple[_Limit, ...]:
+        return tuple(
+            self._limit(rule, self._name(rule, caller) if rule.each_caller else rule.name)
+            for rule in rules
+            if fnmatchcase(caller, rule.caller)
+        )
+
+    def _name(self, rule: LimitRule, caller: str) -> str:
+        name = f"{rule.name} for {caller or '(no name)'}"
+        if name not in self._limits:
+            if self._callers.get(rule.name, 0) >= MOST_CALLERS:
+                return f"{rule.name} for others"
+            self._callers[rule.name] = self._callers.get(rule.name, 0) + 1
+        return name
+
+    def _limit(self, rule: LimitRule, name: str) -> _Limit:
+        limit = self._limits.get(name)
+        if limit is None:
+            limit = self._limits[name] = _Limit(rule, name, self.memory, self._clock)
+        return limit
+
+    def _wrap(self, limits_of: Callable[[Call], tuple[_Limit, ...]]) -> Middleware:
+        def wrap(handler: Handler) -> Handler:
+            def handle(call: Call, args: tuple[Any, ...]) -> Any:
+                entered: list[Concurrency] = []
+                try:
+                    for limit in limits_of(call):
+                        if limit.concurrency is not None:
+                            if not limit.concurrency.enter() and not self._after_sweep(limit.concurrency):
+                                raise limit.refusal(call, f"{limit.rule.concurrency} calls at one time")
+                            entered.append(limit.concurrency)
+                        if limit.rate is not None and not limit.rate.take():
+                            raise limit.refusal(call, f"{limit.rule.rate:g} calls a second")
+                    return handler(call, args)
+                finally:
+                    for concurrency in entered:
+                        concurrency.leave()
+
+            return handle
+
+        return wrap
+
+    def _after_sweep(self, concurrency: Concurrency) -> bool:
+        """A full limit may be full of the calls of a worker that was killed: look, at most once a second, and try again."""
+        now = monotonic()
+        if now < self._next_sweep:
+            return False
+        self._next_sweep = now + 1.0
+        self.memory.seats.sweep()
+        return concurrency.enter()
+
+    def snapshot(self) -> list[dict[str, Any]]:
+        """Each limit: what it allows, what there is, how many this process refused."""
+        return [
+            {
+                "name": limit.name,
+                "rate": limit.rule.rate,
+                "concurrency": limit.rule.concurrency,
+                "current": limit.concurrency.current if limit.concurrency else 0,
+                "refused": limit.refused,
+            }
+            for limit in self._limits.values()
+        ]
+
+
+def limiter(rules: Sequence[LimitRule], service: str, method: str, memory: Memory | None = None) -> Middleware | None:
+    """The limiter of one method by itself; see Limits."""
+    return Limits(rules, memory).middleware(service, method)
+
+
+def shedding(shedder: Shedder, clock: Callable[[], float] = monotonic) -> Middleware:
+    """A middleware that refuses calls which waited too long in this worker, as `shedder` says."""
+
+    def wrap(handler: Handler) -> Handler:
+        def handle(call: Call, args: tuple[Any, ...]) -> Any:
+            waited = clock() - call.started
+            if not shedder.admit(waited):
+                raise ResourceExhausted(
+                    f"{call.service}.{call.method}: limit shedding, waited {waited * 1000:.1f} ms while the worker is overloaded; "
+                    "try another instance or later"
+                )
+            return handler(call, args)
+
+        return handle
+
+    return wrap

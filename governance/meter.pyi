@@ -1,0 +1,17 @@
+from typing import Any, Final
+
+from governance.cells import Cells
+
+BOUNDS: Final[tuple[float, ...]]
+METER_CELLS: Final[int]
+
+class Meter:
+    """The calls of one method of one service."""
+
+    service: str
+    method: str
+    def __init__(self, service: str, method: str, cells: Cells | None = None) -> None: ...
+    def record(self, seconds: float, code: int) -> int: ...
+    def retried(self) -> int: ...
+    def hedged(self) -> int: ...
+    def snapshot(self) -> dict[str, Any]: ...
