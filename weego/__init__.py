@@ -32,11 +32,18 @@ if TYPE_CHECKING:
     from codec.structs import Enum, IdlException, Struct, Union
     from codec.validation import ValidationError, Violation
     from governance import metainfo
+    from governance.acl import Rule
     from governance.call import Call, current
     from governance.chain import Handler, Middleware
+    from governance.errors import BreakerOpen, NoInstance, PermissionDenied
+    from governance.instance import Instance
+    from governance.policy import BreakerPolicy, BudgetPolicy, ClientPolicy, EjectionPolicy, Policy
+    from governance.retry import RetryPolicy
+    from governance.traffic import tags
     from poller.tls import TLS, PeerIdentity, ServerTLS
-    from weego.client import Client
+    from weego.client import Client, governance
     from weego.generic import GenericClient, GenericException, Idl, RawClient, generic_service
+    from weego.governed_config import configure
     from weego.http_map import HttpRequest, HttpResponse
     from weego.routes import ServiceError, inline, thread
     from weego.server import Server
@@ -47,13 +54,18 @@ __version__ = "0.1.0"
 __all__ = [
     "TLS",
     "ApplicationError",
+    "BreakerOpen",
+    "BreakerPolicy",
+    "BudgetPolicy",
     "BusinessError",
     "Call",
     "Cancelled",
     "Client",
+    "ClientPolicy",
     "ClosedError",
     "Code",
     "DeadlineExceeded",
+    "EjectionPolicy",
     "EncodeError",
     "Enum",
     "GenericClient",
@@ -63,14 +75,20 @@ __all__ = [
     "HttpResponse",
     "Idl",
     "IdlException",
+    "Instance",
     "Metadata",
     "Middleware",
+    "NoInstance",
     "Origin",
     "PeerIdentity",
+    "PermissionDenied",
+    "Policy",
     "ProtocolError",
     "RawClient",
     "ResourceExhausted",
+    "RetryPolicy",
     "RpcError",
+    "Rule",
     "Server",
     "ServerTLS",
     "ServiceError",
@@ -84,10 +102,13 @@ __all__ = [
     "Violation",
     "WeegoError",
     "__version__",
+    "configure",
     "current",
     "generic_service",
+    "governance",
     "inline",
     "metainfo",
+    "tags",
     "thread",
     "validate_arguments",
 ]
@@ -115,11 +136,18 @@ _HOME = {
     "codec.structs": ("Enum", "IdlException", "Struct", "Union"),
     "codec.validation": ("ValidationError", "Violation"),
     "governance": ("metainfo",),
+    "governance.acl": ("Rule",),
     "governance.call": ("Call", "current"),
     "governance.chain": ("Handler", "Middleware"),
+    "governance.errors": ("BreakerOpen", "NoInstance", "PermissionDenied"),
+    "governance.instance": ("Instance",),
+    "governance.policy": ("BreakerPolicy", "BudgetPolicy", "ClientPolicy", "EjectionPolicy", "Policy"),
+    "governance.retry": ("RetryPolicy",),
+    "governance.traffic": ("tags",),
     "poller.tls": ("TLS", "PeerIdentity", "ServerTLS"),
-    "weego.client": ("Client",),
+    "weego.client": ("Client", "governance"),
     "weego.generic": ("GenericClient", "GenericException", "Idl", "RawClient", "generic_service"),
+    "weego.governed_config": ("configure",),
     "weego.http_map": ("HttpRequest", "HttpResponse"),
     "weego.routes": ("ServiceError", "inline", "thread"),
     "weego.server": ("Server",),

@@ -22,8 +22,10 @@ from prefork.application import Listen, LoadError, Settings
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from governance.memory import Memory
     from poller.tls import ServerTLS
     from prefork import Ready, Worker
+    from weego.announce import Announcer
     from weego.config import Config, ListenTls
     from weego.serving import Serving, ServingLimits
 
@@ -62,6 +64,7 @@ class App:
         self._master_output = master_output
         self.config: Config | None = None
         self.classes: list[type[Any]] = []
+        self.memory: Memory | None = None
         self.tls: list[ServerTLS | None] = []
 
     def load(self) -> Settings:
@@ -84,6 +87,7 @@ class App:
         if config.server.app_dir not in sys.path:
             sys.path.insert(0, config.server.app_dir)
         self.config = config
+        self.memory = self._govern(config)
         self.classes = [
             load_service(configuration.locate(self.conf, "service", index, "class"), service.class_)
             for index, service in enumerate(config.service)
@@ -116,6 +120,56 @@ class App:
             },
         )
 
+    def _govern(self, config: Config) -> Memory:
+        """The memory that policies count in, for all workers; clients made from now on go by the configuration. LoadError for a wrong URL."""
+        from codec.errors import UsageError
+        from governance.memory import Memory
+        from weego import config as configuration
+        from weego.client import check_target
+        from weego.discovery import registry_of
+        from weego.governed_config import known_of
+        from weego.settings import remember
+
+        place: tuple[str, ...] = ("registry", "url")
+        try:
+            if config.registry is not None:
+                registry_of(config.registry.url)
+            for name, client in config.client.items():
+                place = ("client", name, "target")
+                if client.target is not None:
+                    check_target(client.target)
+        except UsageError as error:
+            title = ".".join(place[:-1])
+            raise LoadError(f"{configuration.locate(self.conf, *place)}: [{title}] {place[-1]}: {error}") from None
+        memory = Memory.shared()
+        remember(known_of(config, memory))
+        return memory
+
+    def _announcer(self, config: Config, worker: Worker) -> Announcer | None:
+        """What tells the registry of this service; only one of the workers speaks."""
+        registry = config.registry
+        if registry is None:
+            return None
+        import psutil
+
+        from governance.discovery import Registration
+        from governance.instance import Instance
+        from prefork.scoreboard import H_MASTER_PID
+        from weego.announce import Announcer, address_of, is_speaker
+        from weego.discovery import registry_of
+
+        try:  # all workers say the same, or the registry would see changes
+            started = psutil.Process(worker.board.cells[H_MASTER_PID] or os.getppid()).create_time()
+        except psutil.Error:
+            started = 0.0
+        address = registry.announce or address_of(worker.listeners[0])
+        instance = Instance(address, registry.weight, registry.zone, dict(registry.tags), round(started, 2))
+        return Announcer(
+            registry_of(registry.url),
+            Registration(config.server.name, instance, float(registry.ttl)),
+            lambda: is_speaker(worker.board, worker.index),
+        )
+
     def after_fork(self) -> None:
         """gevent's own state belongs to the process it was made in."""
         import gevent
@@ -127,6 +181,7 @@ class App:
         import gc
 
         from weego import log
+        from weego.governed_config import ServerGovernance
         from weego.serving import Serving
         from weego.validation import validate_arguments
         from weego.worker import Body
@@ -139,9 +194,12 @@ class App:
             raise LoadError(f"[log]: {error.filename} cannot be opened: {error.strerror}") from None
         services = [make_service(cls) for cls in self.classes]
         body: Body | None = None
+        assert self.memory is not None
+        governance = ServerGovernance(config.governance, self.memory)
         serving = Serving(
             services,
             middleware=[validate_arguments] if config.server.validate else [],
+            govern=governance.middleware,
             limits=serving_limits(config),
             fallback=next((made for made, wanted in zip(services, config.service, strict=True) if wanted.fallback), None),
             access=log.access_log() if config.log.access else None,
@@ -150,7 +208,13 @@ class App:
         # What was imported lives as long as the process: the collector need not walk it, and the pages stay shared with the loader.
         gc.collect()
         gc.freeze()
-        body = Body(worker, serving, self.tls, follow=lambda settings: self._follow(settings, serving))
+        body = Body(
+            worker,
+            serving,
+            self.tls,
+            follow=lambda settings: self._follow(settings, serving),
+            announcer=self._announcer(config, worker),
+        )
         body.run()
 
     def _follow(self, settings: Settings, serving: Serving) -> None:

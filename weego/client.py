@@ -247,6 +247,12 @@ def governance() -> list[dict[str, Any]]:
     return [client._governed.snapshot() for client in list(_clients) if client._governed is not None]
 
 
+def check_target(target: str) -> None:
+    """UsageError when a client could not be made for this target."""
+    if _resolver(target) is None:
+        _addresses(target)
+
+
 def _resolver(target: object) -> Resolver | None:
     """What finds the instances; None when the target names them."""
     if isinstance(target, str):

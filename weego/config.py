@@ -35,6 +35,7 @@ from weego.units import Duration, Size
 
 __all__ = [
     "Admin",
+    "Client",
     "Config",
     "ConfigError",
     "Limits",
@@ -248,6 +249,136 @@ class Log(_Table, frozen=True):
     access_file: Annotated[str | None, "Another file for the access log; absent: where the other lines go."] = None
 
 
+Share = Between(0, 1)
+
+
+class Registry(_Table, frozen=True):
+    """[registry]: where this service announces itself and finds others; absent: nowhere."""
+
+    url: Annotated[str, 'Where: "file://run/registry", a folder that the services of a machine share; relative to app_dir.']
+    ttl: Annotated[Duration, "An instance that is not heard of for so long is taken for gone.", Between(1, 3600)] = Duration(10)
+    weight: Annotated[int, "Its share of the calls; others have 10.", Between(0, 1_000_000)] = 10
+    zone: Annotated[str, "Where it runs, for clients that prefer their own zone."] = ""
+    tags: Annotated[dict[str, str], "Tags, for clients that look for them."] = msgspec.field(default_factory=dict)
+    announce: Annotated[
+        str | None, "The address others should call; absent: the first [[listen]], with this machine's address for all of them."
+    ] = None
+
+
+class Limit(_Table, frozen=True):
+    """[[governance.limit]]: what is refused, counted over all workers."""
+
+    name: Annotated[str, "What a refusal says."]
+    rate: Annotated[float, "Calls a second; 0: any.", Between(0, 1e9)] = 0.0
+    burst: Annotated[float, "Of these so many at once; 0: a tenth of a second's worth.", Between(0, 1e9)] = 0.0
+    concurrency: Annotated[int, "Calls at one time; 0: any.", Between(0, 10_000_000)] = 0
+    method: Annotated[str, 'Which methods, as a pattern: "*", "Get*", "Item.GetItem".'] = "*"
+    caller: Annotated[str, "Which callers, as a pattern."] = "*"
+    each_caller: Annotated[bool, "Every caller has that much for itself; else all share it."] = False
+
+
+class Rule(_Table, frozen=True):
+    """[[governance.rule]]: who may call what; the first that fits decides."""
+
+    allow: Annotated[bool, "Whether they may."]
+    callers: Annotated[tuple[str, ...], "Names that peers give themselves, as patterns; none: anybody."] = ()
+    methods: Annotated[tuple[str, ...], "Methods, as patterns; none: all."] = ()
+    certificates: Annotated[tuple[str, ...], "Names in the client certificate, as patterns; none: with or without."] = ()
+
+
+class Fault(_Table, frozen=True):
+    """[[governance.fault]]: trouble on purpose, for tests."""
+
+    share: Annotated[float, "Of the calls that fit, from 0 to 1.", Share]
+    delay: Annotated[Duration, "They wait so long.", Between(0, 3600)] = Duration(0)
+    code: Annotated[
+        Literal["UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "INTERNAL"] | None,
+        "Then they fail with this; absent: they are served.",
+    ] = None
+    method: Annotated[str, "Which methods, as a pattern."] = "*"
+    caller: Annotated[str, "Which callers, as a pattern."] = "*"
+
+
+class Governance(_Table, frozen=True):
+    """[governance]: which calls this server takes on."""
+
+    shed: Annotated[bool, "Refuse calls that waited too long while the worker is overloaded."] = False
+    shed_target: Annotated[Duration, "How long a call may wait in overload.", Between(0.0001, 60)] = Duration(0.005)
+    shed_interval: Annotated[
+        Duration, "Overload: all calls of so long a time waited longer than the target.", Between(0.001, 60)
+    ] = Duration(0.1)
+    default: Annotated[Literal["allow", "deny"], "What becomes of a call that no rule fits."] = "allow"
+    limit: tuple[Limit, ...] = ()
+    rule: tuple[Rule, ...] = ()
+    fault: tuple[Fault, ...] = ()
+
+
+class Method(_Table, frozen=True):
+    """[client.<service>.method.<Method>]: what differs for one method; absent: as for the client."""
+
+    timeout: Annotated[Duration | None, "Of a call with all its attempts.", Between(0.001, DAY)] = None
+    attempt_timeout: Annotated[Duration | None, "Of one attempt.", Between(0.001, DAY)] = None
+    idempotent: Annotated[bool | None, "May a call run twice? Absent: as the IDL says."] = None
+    retries: Annotated[int | None, "Further attempts after one that failed.", Between(0, 5)] = None
+    hedges: Annotated[int | None, "Further attempts beside one that is slow.", Between(0, 2)] = None
+    hedge_after: Annotated[Duration | None, "What counts as slow.", Between(0.0001, 3600)] = None
+    breaker: Annotated[bool | None, "Stop calling the method while it fails."] = None
+    rate: Annotated[float | None, "Calls a second that this service lets out.", Between(0, 1e9)] = None
+    concurrency: Annotated[int | None, "Calls at one time that this service lets out.", Between(0, 10_000_000)] = None
+
+
+class Client(_Table, frozen=True):
+    """[client.<service>]: how this service calls that one, by a client of "service://<service>"."""
+
+    target: Annotated[
+        str | None, 'Addresses, "file://…", "dns://…"; absent: it is found in the [registry] by its name.'
+    ] = None
+    framing: Annotated[
+        Literal["buffered", "framed", "ttheader", "ttheader-framed", "grpc"] | None,
+        "How calls are framed; absent: the usual way for the service.",
+    ] = None
+    timeout: Annotated[Duration | None, "Of a call with all its attempts; absent: none.", Between(0.001, DAY)] = None
+    attempt_timeout: Annotated[Duration, "Of one attempt; 0: as long as the call may take.", Between(0, DAY)] = Duration(0)
+    connect_timeout: Annotated[Duration, "Of making a connection.", Between(0.001, 3600)] = Duration(1)
+    max_idle: Annotated[int, "Idle connections kept for an instance.", Between(0, 100_000)] = 10
+    max_idle_total: Annotated[int, "Idle connections kept in all.", Between(0, 1_000_000)] = 100
+    idle_timeout: Annotated[Duration, "How long they are kept.", Between(0.1, DAY)] = Duration(60)
+    balancer: Annotated[
+        Literal[
+            "p2c",
+            "least_loaded",
+            "round_robin",
+            "weight_round_robin",
+            "interleaved_weight_round_robin",
+            "weight_random",
+            "weight_random_alias",
+        ],
+        "Who is called next.",
+    ] = "p2c"
+    zone: Annotated[str, 'Prefer instances of this zone; "": any.'] = ""
+    tag: Annotated[str, 'Prefer instances that have the call\'s value of this tag; "": any.'] = ""
+    slow_start: Annotated[Duration, "A fresh instance gets its whole share after so long; 0: at once.", Between(0, DAY)] = Duration(0)
+    breaker: Annotated[bool, "Stop calling a method while it fails."] = True
+    breaker_error_rate: Annotated[float, "Share of failures in 10 s that opens it.", Share] = 0.5
+    breaker_min_sample: Annotated[int, "Calls in 10 s that it takes.", Between(1, 10**9)] = 200
+    breaker_cooling: Annotated[Duration, "How long it stays open before one call is let through.", Between(0.1, 3600)] = Duration(5)
+    instance_breaker: Annotated[bool, "The same for each instance: connections that fail, and timeouts."] = True
+    ejection: Annotated[bool, "Leave out an instance that fails while others do not."] = True
+    ejection_failures: Annotated[int, "Failures in a row that it takes.", Between(1, 10**6)] = 5
+    ejection_time: Annotated[Duration, "For how long, at first.", Between(0.1, 120)] = Duration(5)
+    retries: Annotated[int, "Further attempts after one that failed.", Between(0, 5)] = 2
+    retry_backoff: Annotated[Duration, "Pause before the first of them, doubled each time, at random up to that; 0: none.", Between(0, 60)] = Duration(0)
+    retry_duration: Annotated[Duration, "No further attempt after so long; 0: the deadline decides.", Between(0, DAY)] = Duration(0)
+    retry_budget: Annotated[float, "Retries for each call, beside ten a second.", Share] = 0.2
+    retry_error_rate: Annotated[float, "No retries while a larger share of attempts fails; 0: the budget decides.", Share] = 0.0
+    hedges: Annotated[int, "Further attempts beside one that is slow; only idempotent methods.", Between(0, 2)] = 0
+    hedge_after: Annotated[Duration, "What counts as slow.", Between(0, 3600)] = Duration(0)
+    rate: Annotated[float, "Calls of each method a second that this service lets out; 0: any.", Between(0, 1e9)] = 0.0
+    concurrency: Annotated[int, "Calls of each method at one time that it lets out; 0: any.", Between(0, 10_000_000)] = 0
+    metrics: Annotated[bool, "Count calls, their ends and how long they take."] = True
+    method: dict[str, Method] = msgspec.field(default_factory=dict)
+
+
 class Config(_Table, frozen=True, kw_only=True):
     """A whole configuration file. After `load` every path in it is absolute."""
 
@@ -257,6 +388,17 @@ class Config(_Table, frozen=True, kw_only=True):
     admin: Admin | None = None
     limits: Limits = Limits()
     log: Log = Log()
+    governance: Governance = Governance()
+    registry: Registry | None = None
+    client: dict[str, Client] = msgspec.field(default_factory=dict)
+
+
+class Program(_Table, frozen=True):
+    """A file for a program that only calls: what `weego.configure` reads."""
+
+    name: Annotated[str, "What the program calls itself towards the services it calls."] = ""
+    registry: Registry | None = None
+    client: dict[str, Client] = msgspec.field(default_factory=dict)
 
 
 # ---------------------------------------------------------------- reading
@@ -271,6 +413,23 @@ def load(path: str) -> Config:
         raise _syntax_error(path, text, error) from None
     reader = _Reader(path, tomlmap.positions(text))
     return _complete(reader.table(Config, document, ()), reader)
+
+
+def load_program(path: str) -> Program:
+    """Read and check a file with [registry] and [client.…] alone; relative paths start from its folder. Raises ConfigError."""
+    text = _text(path)
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise _syntax_error(path, text, error) from None
+    reader = _Reader(path, tomlmap.positions(text))
+    program: Program = reader.table(Program, document, ())
+    folder = os.path.dirname(os.path.abspath(path))
+    return msgspec.structs.replace(
+        program,
+        registry=program.registry and _registry(program.registry, folder, reader),
+        client={name: _client(name, client, program, folder, reader) for name, client in program.client.items()},
+    )
 
 
 def locate(path: str, *keys: str | int) -> str:
@@ -341,11 +500,15 @@ def _keys(table: type[_Table]) -> dict[str, _Key]:
             field=field.name,
             type=kind,
             required=field.required,
-            default=None if field.required else field.default,
+            default=None if field.required else _default(field),
             doc=next((note for note in notes if isinstance(note, str)), ""),
             bounds=next((note for note in notes if isinstance(note, Between)), None),
         )
     return keys
+
+
+def _default(field: Any) -> Any:
+    return field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
 
 
 class _Reader:
@@ -374,6 +537,10 @@ class _Reader:
         kind = key.type
         if (table := _table_of(kind)) is None:
             return self.leaf(key, value, path)
+        if typing.get_origin(kind) is dict:
+            if not isinstance(value, dict):
+                raise self.error(path, f"there may be several, each with its name: write [{'.'.join(map(str, path))}.NAME]")
+            return {name: self.table(table, each, (*path, name)) for name, each in value.items()}
         if typing.get_origin(kind) is not tuple:
             return self.table(table, value, path)
         if not isinstance(value, list):
@@ -433,6 +600,8 @@ def _convert(kind: Any, value: object) -> Any:
     """One plain value to its type, exactly: no text for numbers, no numbers for booleans. ValueError if it is not one."""
     if kind in (Duration, Size):
         return kind.parse(value)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
     return msgspec.convert(value, kind, strict=True)
 
 
@@ -442,6 +611,8 @@ def _title(path: tomlmap.Path) -> str:
         return ""
     table, rest = path[0], path[1:]
     key = _keys(Config).get(str(table))
+    if key and typing.get_origin(key.type) is dict and rest:
+        table, rest = f"{table}.{rest[0]}", rest[1:]
     several = typing.get_origin(key.type) is tuple if key else bool(rest) and isinstance(rest[0], int)
     names = ".".join(str(name) for name in rest if isinstance(name, str))
     return f"{'[[' if several else '['}{table}{']]' if several else ']'} {names}".strip()
@@ -471,6 +642,9 @@ def _words(kind: Any, bounds: Between | None) -> str:
         return choices[0] if len(choices) == 1 else f"one of {', '.join(choices)}"
     words: dict[Any, str] = {
         int: "a whole number",
+        float: "a number",
+        tuple[str, ...]: "a list of texts",
+        dict[str, str]: "a table of texts",
         str: "text in quotes",
         bool: "true or false",
         Duration: 'a duration like "30s", "500ms" or "2m"',
@@ -478,7 +652,7 @@ def _words(kind: Any, bounds: Between | None) -> str:
     }
     limits = ""
     if bounds and kind is not str:
-        show = kind if kind in (Duration, Size) else int
+        show = kind if kind in (Duration, Size) else (lambda number: f"{number:g}") if kind is float else int
         limits = f" from {show(bounds.least)} to {show(bounds.most)}"
     return words[kind] + limits
 
@@ -532,7 +706,60 @@ def _complete(config: Config, reader: _Reader) -> Config:
         file=_path(config.log.file, app_dir, reader, ("log", "file")),
         access_file=_path(config.log.access_file, app_dir, reader, ("log", "access_file")),
     )
-    return msgspec.structs.replace(config, server=server, listen=listen, admin=admin, log=log)
+    _check_governance(config, reader)
+    return msgspec.structs.replace(
+        config,
+        server=server,
+        listen=listen,
+        admin=admin,
+        log=log,
+        registry=config.registry and _registry(config.registry, app_dir, reader),
+        client={name: _client(name, client, config, app_dir, reader) for name, client in config.client.items()},
+    )
+
+
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*://")
+
+
+def _check_governance(config: Config, reader: _Reader) -> None:
+    governance = config.governance
+    names = set()
+    for index, limit in enumerate(governance.limit):
+        path = ("governance", "limit", index, "name")
+        if not limit.rate and not limit.concurrency:
+            raise reader.error(path, f"{_shown(limit.name)} limits nothing: give it a rate, a concurrency or both")
+        if limit.name in names:
+            raise reader.error(path, f"{_shown(limit.name)} is the name of another limit")
+        names.add(limit.name)
+    if governance.shed_target > governance.shed_interval:
+        raise reader.error(("governance", "shed_target"), "longer than shed_interval")
+
+
+def _registry(registry: Registry, app_dir: str, reader: _Reader) -> Registry:
+    if not _SCHEME.match(registry.url):
+        raise reader.error(("registry", "url"), f'{_shown(registry.url)} is not of the form "file://folder"')
+    if registry.announce is not None and not _TCP.fullmatch(registry.announce):
+        raise reader.error(("registry", "announce"), f'{_shown(registry.announce)} is not "tcp://host:port"')
+    return msgspec.structs.replace(registry, url=_url(registry.url, app_dir))
+
+
+def _client(name: str, client: Client, config: Config | Program, app_dir: str, reader: _Reader) -> Client:
+    if client.target is None and config.registry is None:
+        raise reader.error(("client", name, "target"), "nobody says where it is: give a target here, or a [registry]")
+    unsure: list[tuple[tomlmap.Path, int, Duration]] = [(("client", name, "hedges"), client.hedges, client.hedge_after)]
+    for key, method in client.method.items():
+        unsure.append((("client", name, "method", key, "hedges"), method.hedges or 0, method.hedge_after or client.hedge_after))
+    for path, hedges, after in unsure:
+        if hedges and not after:
+            raise reader.error(path, "hedges need hedge_after, the time after which an attempt counts as slow")
+    return msgspec.structs.replace(client, target=client.target and _url(client.target, app_dir))
+
+
+def _url(url: str, app_dir: str) -> str:
+    """A file:// URL with its path absolute; any other as it is."""
+    if not url.startswith("file://"):
+        return url
+    return "file://" + os.path.normpath(os.path.join(app_dir, os.path.expanduser(url.removeprefix("file://"))))
 
 
 _CLASS = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
@@ -587,18 +814,26 @@ def _socket_path(value: str | None, app_dir: str, reader: _Reader, path: tomlmap
 
 def dump(config: Config) -> str:
     """The effective configuration, defaults included, as a TOML document that `load` reads back equal."""
-    blocks = []
+    blocks: list[str] = []
     for key in _keys(Config).values():
-        value = getattr(config, key.field)
-        several = isinstance(value, tuple)
-        tables: tuple[_Table | None, ...] = value if several else (value,)
-        for table in tables:
-            if table is None:
-                continue
-            pairs = [(entry.name, getattr(table, entry.field)) for entry in _keys(type(table)).values()]
-            header = f"[[{key.name}]]" if several else f"[{key.name}]"
-            blocks.append("\n".join([header, *(f"{name} = {_toml(name, v)}" for name, v in pairs if v is not None)]))
+        _dump(key.name, key, getattr(config, key.field), blocks)
     return "\n\n".join(blocks) + "\n"
+
+
+def _dump(title: str, key: _Key, value: Any, blocks: list[str]) -> None:
+    """The table or tables of one key; what is inside them stands in their lines."""
+    if value is None:
+        return
+    if isinstance(value, dict):
+        for name, each in value.items():
+            _dump(f"{title}.{json.dumps(name)}", key, each, blocks)
+        return
+    several = isinstance(value, tuple)
+    tables: tuple[_Table, ...] = value if several else (value,)
+    for table in tables:
+        pairs = [(entry.name, getattr(table, entry.field)) for entry in _keys(type(table)).values()]
+        header = f"[[{title}]]" if several else f"[{title}]"
+        blocks.append("\n".join([header, *(f"{name} = {_toml(name, v)}" for name, v in pairs if v is not None and v != ())]))
 
 
 def _toml(name: str, value: object) -> str:
@@ -611,6 +846,9 @@ def _toml(name: str, value: object) -> str:
         return "{ " + ", ".join(f"{key} = {_toml(key, each)}" for key, each in pairs if each is not None and each != ()) + " }"
     if isinstance(value, tuple):
         return "[" + ", ".join(_toml(name, each) for each in value) + "]"
+    if isinstance(value, dict):
+        inside = ", ".join(f"{json.dumps(key)} = {_toml(name, each)}" for key, each in value.items())
+        return f"{{ {inside} }}" if inside else "{}"
     # A JSON string is a TOML basic string but for DEL, which TOML wants escaped.
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
@@ -639,13 +877,15 @@ def _table_schema(table: type[_Table]) -> dict[str, Any]:
 def _key_schema(key: _Key) -> dict[str, Any]:
     if (table := _table_of(key.type)) is not None:
         inner = _table_schema(table)
+        if typing.get_origin(key.type) is dict:
+            return {"type": "object", "additionalProperties": inner}
         return {"type": "array", "minItems": 1, "items": inner} if typing.get_origin(key.type) is tuple else inner
     options = [_leaf_schema(kind, key.bounds) for kind in _options(key.type)]
     result: dict[str, Any] = {"description": key.doc}
     result.update(options[0] if len(options) == 1 else {"anyOf": options})
     if key.default is not None:
         shown = isinstance(key.default, (Duration, Size))
-        result["default"] = str(key.default) if shown else key.default
+        result["default"] = str(key.default) if shown else list(key.default) if isinstance(key.default, tuple) else key.default
     return result
 
 
@@ -656,8 +896,12 @@ def _leaf_schema(kind: Any, bounds: Between | None) -> dict[str, Any]:
         pattern = r"^\s*(\d+(\.\d+)?\s*(us|ms|s|m|h|d)\s*)+$" if kind is Duration else r"^\s*\d+(\.\d+)?\s*([kKmMgG]i?)?[bB]\s*$"
         number = {"type": "number" if kind is Duration else "integer"}
         return {"anyOf": [{"type": "string", "pattern": pattern}, number]}
-    result: dict[str, Any] = {"type": {int: "integer", str: "string", bool: "boolean"}[kind]}
-    if bounds and kind is int:
+    if kind == tuple[str, ...]:
+        return {"type": "array", "items": {"type": "string"}}
+    if kind == dict[str, str]:
+        return {"type": "object", "additionalProperties": {"type": "string"}}
+    result: dict[str, Any] = {"type": {int: "integer", float: "number", str: "string", bool: "boolean"}[kind]}
+    if bounds and kind in (int, float):
         result.update(minimum=bounds.least, maximum=bounds.most)
     return result
 

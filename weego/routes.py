@@ -17,6 +17,8 @@ __all__ = ["ServiceError", "build", "inline", "thread"]
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 _MODE = "__weego_mode__"
 
+Govern = Callable[[str, str], Sequence[Middleware]]
+
 
 class ServiceError(UsageError):
     """An object that cannot be served; the text says why and what to do."""
@@ -35,12 +37,18 @@ def thread(method: _Method) -> _Method:
 
 
 def build(
-    services: Iterable[object], middleware: Sequence[Middleware] = (), *, timeout: float = 0.0, fallback: object = None, named_only: bool = False
+    services: Iterable[object],
+    middleware: Sequence[Middleware] = (),
+    *,
+    govern: Govern | None = None,
+    timeout: float = 0.0,
+    fallback: object = None,
+    named_only: bool = False,
 ) -> tuple[dict[bytes, Route], dict[str, dict[bytes, Route]]]:
     """Routes over all services by method name, and by service name.
 
     Where two services have a method of one name, `fallback`, which is one of `services`, answers a caller that names none, or else the first
-    service does. With `named_only` such a caller is refused. `timeout` bounds every call, in seconds; 0 is none. Raises ServiceError.
+    service does. `govern(service, method)` gives the policies of a method, above all other middleware. With `named_only` such a caller is refused. `timeout` bounds every call, in seconds; 0 is none. Raises ServiceError.
     """
     services = list(services)
     if fallback is not None:
@@ -54,7 +62,7 @@ def build(
         if spec.name in named:
             raise ServiceError(f"two services are called {spec.name}; a server can have each name once")
         routes = {
-            method.wire_name: Route(method, _target(service, spec.name, method, middleware, timeout))
+            method.wire_name: Route(method, _target(service, spec.name, method, [*(govern(spec.name, method.name) if govern else ()), *middleware], timeout))
             for method in spec.methods.values()
         }
         named[spec.name] = routes

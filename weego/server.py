@@ -18,9 +18,14 @@ from codec.errors import ClosedError, UsageError
 from codec.spec import Service
 from governance.call import current
 from governance.chain import Middleware
+from governance.discovery import Registration, Registry
+from governance.instance import Instance
 from poller.loop import loop_of
 from prefork.application import Listen, LoadError
 from prefork.listeners import BindError, Listener, bind, close_all, resolve
+from weego.announce import Announcer, address_of
+from weego.discovery import registry_of
+from weego.governed_config import ServerGovernance
 from weego.log import access_log as configured_access_log
 from weego.serving import Serving, ServingLimits
 
@@ -44,6 +49,8 @@ class Server:
     With `tls`, all of them want TLS; `ServerTLS.reload` has new connections get new certificates.
     `middleware` wraps every handler, the first outermost. Where methods of several services have one name, `fallback` serves callers that name no
     service (only TTHeader and gRPC do), or else the first; with `named_only` callers must.
+    `governance` is what [governance] of a configuration makes: limits, access rules, shedding. With `registry` (a URL such as
+    ``file://run/registry``, or a Registry) the server announces its first address as an instance of `name`, by default its first service's.
     The limits are those of the configuration's [limits]: seconds and bytes. With `access_log`, each call is a line of the logger
     "weego.access".
 
@@ -59,6 +66,9 @@ class Server:
         listen: str | Sequence[str] = ("tcp://127.0.0.1:8888",),
         tls: ServerTLS | None = None,
         middleware: Sequence[Middleware] = (),
+        governance: ServerGovernance | None = None,
+        registry: str | Registry | None = None,
+        name: str = "",
         access_log: bool = False,
         max_connections: int | None = None,
         max_message: int = ServingLimits.max_message,
@@ -78,6 +88,10 @@ class Server:
             raise UsageError("a server needs at least one address: listen=[\"tcp://127.0.0.1:8888\"]")
         self._services = list(services)
         self._middleware = list(middleware)
+        self._governance = governance
+        self._registry = registry_of(registry) if isinstance(registry, str) else registry
+        self._name = name
+        self._announcer: Announcer | None = None
         self._fallback = fallback
         self._limits = ServingLimits(
             max_connections=max_connections,
@@ -171,6 +185,7 @@ class Server:
         serving = Serving(
             self._services,
             middleware=self._middleware,
+            govern=self._governance.middleware if self._governance else None,
             limits=self._limits,
             access=configured_access_log() if self._access_log else None,
             fallback=self._fallback,
@@ -178,6 +193,11 @@ class Server:
         serving.listen([listener.fileno() for listener in self._listeners], [self._tls] * len(self._listeners))
         self._hub = serving.hub
         self._serving = serving
+        if self._registry is not None:
+            name = self._name or type(self._services[0]).__spec__.name  # type: ignore[attr-defined]
+            instance = Instance(address_of(self._listeners[0].sock), started=time.time())
+            self._announcer = Announcer(self._registry, Registration(name, instance))
+            self._announcer.start()
 
     def serve_forever(self) -> None:
         """Serve until `stop` is called from another greenlet or thread, or the process gets a KeyboardInterrupt."""
@@ -220,6 +240,8 @@ class Server:
         assert self._serving is not None
         assert self._stopped is not None
         try:
+            if self._announcer is not None:
+                self._announcer.stop(withdraw=True)
             self._serving.stop_accepting(drain_queue=range(len(self._listeners)))
             close_all(self._listeners)
             self._serving.drain()

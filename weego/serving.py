@@ -26,7 +26,7 @@ from poller.loop import loop_of
 from weego.detect import DetectFront, Detector
 from weego.dispatch import Dispatcher
 from weego.log import Finished
-from weego.routes import build
+from weego.routes import Govern, build
 from weego.thrift_front import ThriftFront
 
 if TYPE_CHECKING:
@@ -75,6 +75,7 @@ class Serving:
         services: Iterable[object],
         *,
         middleware: Sequence[Middleware] = (),
+        govern: Govern | None = None,
         limits: ServingLimits | None = None,
         fallback: object = None,
         access: Finished | None = None,
@@ -82,7 +83,12 @@ class Serving:
     ) -> None:
         self.limits = limits or ServingLimits()
         routes, named = build(
-            services, middleware, timeout=self.limits.call_timeout, fallback=fallback, named_only=self.limits.named_only
+            services,
+            middleware,
+            govern=govern,
+            timeout=self.limits.call_timeout,
+            fallback=fallback,
+            named_only=self.limits.named_only,
         )
         self.hub = get_hub()
         self.loop = loop_of(self.hub)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+import gevent
 from gevent.event import Event
 from gevent.hub import get_hub
 from gevent.util import format_run_info
@@ -34,6 +35,7 @@ from prefork import (
 from prefork.closing import turn_away
 from prefork.handover import MAX_HANDOVER_BYTES
 from weego import log as log_files
+from weego.announce import Announcer
 from weego.serving import Serving
 
 if TYPE_CHECKING:
@@ -49,7 +51,11 @@ BEAT: Final = 0.1
 
 
 class Body:
-    """Runs `serving` for `worker` until the master lets it go; `tls` is that of each listener, in the worker's order."""
+    """Runs `serving` for `worker` until the master lets it go; `tls` is that of each listener, in the worker's order.
+
+    `announcer` tells the registry that the service is there, from the order to serve on; it takes that back before a stop, and while the
+    worker is to seem ill.
+    """
 
     def __init__(
         self,
@@ -58,11 +64,13 @@ class Body:
         tls: Sequence[ServerTLS | None] = (),
         *,
         follow: Callable[[Settings], None] | None = None,
+        announcer: Announcer | None = None,
     ) -> None:
         self._worker = worker
         self._follow = follow
         self._serving = serving
         self._tls = tls
+        self._announcer = announcer
         self._hub = get_hub()
         self._left = Event()
         self._deadline = 0.0
@@ -110,6 +118,8 @@ class Body:
         match order:
             case Serve():
                 self._serving.listen([listener.fileno() for listener in self._worker.listeners], self._tls)
+                if self._announcer is not None:
+                    self._announcer.start()
             case Adopt(fd, data):
                 os.set_blocking(fd, False)
                 self._serving.take(fd, data)
@@ -122,19 +132,17 @@ class Body:
                 self._serving.take(*self._given.pop(token))
             case Drain(deadline, closing):
                 self._leave(deadline)
+                if self._announcer is not None:  # the service stays: another worker goes on announcing it
+                    self._announcer.stop(withdraw=False)
                 self._turn_away(closing)
                 self._serving.stop_accepting(drain_queue=closing)
                 self._close_listeners()
                 self._serving.drain(self._give)
                 self._left.set()
+            case Stop(deadline, fast) if self._announcer is not None and not fast:
+                gevent.spawn(self._withdraw_and_stop, self._announcer, deadline)
             case Stop(deadline, fast):
-                self._leave(time.monotonic() if fast else deadline)
-                closing = () if fast else tuple(range(len(self._worker.listeners)))
-                self._turn_away(closing)
-                self._serving.stop_accepting(drain_queue=closing)
-                self._close_listeners()
-                self._serving.drain()
-                self._left.set()
+                self._stop(deadline, fast=fast)
             case MasterGone(deadline):
                 self._obey(Stop(deadline))
             case Reopen():
@@ -145,6 +153,8 @@ class Body:
                 log_files.set_level(level)
             case Lame(on):
                 self._serving.announce_leaving(on=on)
+                if self._announcer is not None:
+                    gevent.spawn(self._announcer.stop, withdraw=True) if on else self._announcer.start()
             case Stacks():
                 self._worker.tell_stacks("\n".join(format_run_info()))
             case Share(row, count):
@@ -160,6 +170,21 @@ class Body:
             self._worker.followed(f"{type(error).__name__}: {error}")
         else:
             self._worker.followed()
+
+    def _withdraw_and_stop(self, announcer: Announcer, deadline: float) -> None:
+        """First nobody new comes, then nobody new is let in."""
+        self._announcer = None
+        announcer.stop(withdraw=True)
+        self._stop(deadline, fast=False)
+
+    def _stop(self, deadline: float, *, fast: bool) -> None:
+        self._leave(time.monotonic() if fast else deadline)
+        closing = () if fast else tuple(range(len(self._worker.listeners)))
+        self._turn_away(closing)
+        self._serving.stop_accepting(drain_queue=closing)
+        self._close_listeners()
+        self._serving.drain()
+        self._left.set()
 
     def _leave(self, deadline: float) -> None:
         self._deadline = min(self._deadline, deadline) if self._is_leaving else deadline

@@ -1,0 +1,167 @@
+"""The shop in one command: starts gateway, item and two stock servers, calls the gateway, makes trouble, shows what the callers notice.
+
+    python examples/shop/run.py                       # all is well
+    python examples/shop/run.py --trouble kill        # one of the two stock servers is killed after 3 s, and started again
+    python examples/shop/run.py --trouble stop        # … is frozen
+    python examples/shop/run.py --trouble slow        # … answers two seconds late
+    python examples/shop/run.py --trouble fail        # … answers with errors
+    python examples/shop/run.py --trouble overload    # ten times the calls
+
+A line for each second: calls, answers without the number of things left, failures, median and 99th percentile in milliseconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from gevent import monkey
+
+if __name__ == "__main__":  # the program; weego-master imports only services.py
+    monkey.patch_all()
+
+import gevent
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+HERE = ROOT / "examples" / "shop"
+REGISTRY = ROOT / "run" / "shop"
+TROUBLES = ("none", "kill", "stop", "slow", "fail", "overload")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--trouble", choices=TROUBLES, default="none")
+    parser.add_argument("--seconds", type=float, default=12.0, help="how long to call (12)")
+    parser.add_argument("--rate", type=float, default=100.0, help="calls a second (100)")
+    options = parser.parse_args()
+    os.chdir(ROOT)
+    sys.path.insert(0, str(ROOT))
+    shutil.rmtree(REGISTRY, ignore_errors=True)
+    subprocess.run(
+        [sys.executable, "bin/weego", "gen", str(HERE / "shop.thrift"), "-o", str(HERE / "gen")], check=True, stdout=subprocess.DEVNULL
+    )
+    services = {name: start(name.partition("-")[0]) for name in ("stock-1", "stock-2", "item", "gateway")}
+    try:
+        return drive(options, services)
+    finally:
+        for process in services.values():
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGCONT)
+                os.killpg(process.pid, signal.SIGTERM)
+        for process in services.values():
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+
+
+def start(name: str) -> subprocess.Popen[bytes]:
+    """weego-master with one of the configurations, in a process group of its own."""
+    command = [sys.executable, "bin/weego-master", f"examples/shop/{name}.toml"]
+    return subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def instances(service: str) -> list[str]:
+    """Addresses the registry has."""
+    from weego import Instance
+    from weego.discovery import resolver_of
+
+    resolver: Any = resolver_of(f"file://{REGISTRY}/{service}")
+    with contextlib.suppress(Exception):
+        found: list[Instance] = list(resolver.resolve())
+        return [each.address for each in found]
+    return []
+
+
+def drive(options: argparse.Namespace, services: dict[str, subprocess.Popen[bytes]]) -> int:
+    """Wait until all are there, then call."""
+    deadline = time.monotonic() + 60
+    while any(len(instances(name)) < count for name, count in (("stock", 2), ("item", 1), ("gateway", 1))):
+        if time.monotonic() > deadline or any(process.poll() is not None for process in services.values()):
+            print("not all services came up", file=sys.stderr)
+            return 1
+        time.sleep(0.1)
+    from examples.shop.gen.shop import GatewayClient, StockClient
+
+    from weego import RpcError
+
+    seconds: dict[int, list[tuple[float, str]]] = defaultdict(list)
+    began = time.monotonic()
+
+    def call(gateway: GatewayClient, number: int) -> None:
+        started = time.monotonic()
+        try:
+            outcome = "unsure" if "?" in gateway.show(str(number)) else "ok"
+        except RpcError as error:
+            outcome = error.code.name
+        seconds[int(started - began)].append((time.monotonic() - started, outcome))
+
+    def make_trouble() -> None:
+        gevent.sleep(3)
+        print(f"  -- {options.trouble}", flush=True)
+        victim = services["stock-1"]
+        if options.trouble == "kill":
+            os.killpg(victim.pid, signal.SIGKILL)
+            victim.wait()
+            gevent.sleep(4)
+            services["stock-1"] = start("stock")
+            print("  -- started again", flush=True)
+        elif options.trouble == "stop":
+            os.killpg(victim.pid, signal.SIGSTOP)
+            gevent.sleep(4)
+            os.killpg(victim.pid, signal.SIGCONT)
+            print("  -- goes on", flush=True)
+        elif options.trouble in ("slow", "fail"):
+            with StockClient(instances("stock")[0]) as one:
+                one.trouble(2.0 if options.trouble == "slow" else 0.0, options.trouble == "fail")
+                gevent.sleep(4)
+                one.trouble(0.0, False)
+            print("  -- well again", flush=True)
+
+    trouble = gevent.spawn(make_trouble) if options.trouble != "none" else None
+    print("second  calls  unsure  failed    p50    p99   what failed")
+    calls: list[Any] = []
+    with GatewayClient(f"file://{REGISTRY}/gateway", timeout=2.0) as gateway:
+        shown = number = 0
+        while (now := time.monotonic() - began) < options.seconds:
+            rate = options.rate * (10 if options.trouble == "overload" and now >= 3 else 1)
+            calls = [each for each in calls if not each.dead]
+            calls.append(gevent.spawn(call, gateway, number))
+            number += 1
+            gevent.sleep(1 / rate)
+            if int(now) > shown + 2:
+                show(shown, seconds[shown])
+                shown += 1
+        gevent.joinall(calls, timeout=5)
+        for second in range(shown, int(options.seconds)):
+            show(second, seconds[second])
+    if trouble is not None:
+        trouble.join(timeout=10)
+    every = [outcome for second in seconds.values() for _, outcome in second]
+    failed = sum(outcome not in ("ok", "unsure") for outcome in every)
+    print(f"{len(every)} calls, {every.count('unsure')} without a number, {failed} failed")
+    return 0
+
+
+def show(second: int, calls: list[tuple[float, str]]) -> None:
+    """One line."""
+    times = sorted(each * 1000 for each, _ in calls) or [0.0]
+    failed = [outcome for _, outcome in calls if outcome not in ("ok", "unsure")]
+    unsure = sum(outcome == "unsure" for _, outcome in calls)
+    middle, late = times[len(times) // 2], times[min(len(times) - 1, int(len(times) * 0.99))]
+    reasons = " ".join(sorted(set(failed)))
+    print(f"{second:6} {len(calls):6} {unsure:7} {len(failed):7} {middle:6.0f} {late:6.0f}   {reasons}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,168 @@
+"""One of two instances in trouble under load, and a service with three times the calls it can serve: what callers notice.
+
+    python -m tests.chaos.governance [--seconds 30] [--rate 200] [kill stop slow fail overload]
+
+For each trouble a line: calls, failures after the first second of it, p99 before and from the third second on. Exit code 1 when a promise of
+docs/governance.md is broken.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.support.need import ROOT
+from tests.support.processes import Process
+from tests.support.service import PROBE_CODE, App, Server, until
+
+TROUBLES = ("kill", "stop", "slow", "fail")
+BEFORE = 3.0
+
+CODE = (
+    PROBE_CODE.format(version=1)
+    .replace("    def tell(self, text: str) -> str:\n", "    def tell(self, text: str) -> str:\n        trouble()\n")
+    .replace("class Service(Probe):", '''def trouble() -> None:
+    """What the file beside the configuration of this instance says: "slow" or "fail"."""
+    try:
+        with open(os.environ["PROBE_TROUBLE"]) as file:
+            what = file.read()
+    except OSError:
+        return
+    if what == "slow":
+        time.sleep(2)
+    elif what == "fail":
+        raise RuntimeError("in trouble")
+
+
+class Service(Probe):''')
+)
+
+
+@dataclass
+class Seen:
+    """What came of the calls of one load."""
+
+    calls: list[tuple[float, float, str]]
+
+    def between(self, start: float, end: float = 1e9) -> Seen:
+        return Seen([each for each in self.calls if start <= each[0] < end])
+
+    @property
+    def failed(self) -> list[str]:
+        return [outcome for _, _, outcome in self.calls if outcome != "ok"]
+
+    def quantile(self, share: float, *, only_ok: bool = True) -> float:
+        times = sorted(seconds for _, seconds, outcome in self.calls if outcome == "ok" or not only_ok)
+        return times[min(len(times) - 1, int(len(times) * share))] if times else float("nan")
+
+
+def load(folder: Path, target: str, trouble: Any, *options: str) -> Seen:
+    """Run the load; `trouble()` is called in a thread when it has begun."""
+    command = [sys.executable, "-m", "tests.chaos.governed_load", target, *options]
+    with Process(command, cwd=str(folder), env={**os.environ, "PYTHONPATH": str(ROOT)}) as process:
+        process.wait_for("^began")
+        thread = threading.Thread(target=trouble)
+        thread.start()
+        assert process.wait(600) == 0, process.output
+        thread.join()
+        return Seen([tuple(json.loads(line)) for line in process.lines if line.startswith("[")])
+
+
+class Pair:
+    """Two servers that announce themselves as "probe" in one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.apps = [App(folder / name, code=CODE) for name in "ab"]
+        self.registry = folder / "registry"
+        self.servers: list[Server] = []
+
+    def serve(self, index: int, **conf: Any) -> Server:
+        app = self.apps[index]
+        os.environ["PROBE_TROUBLE"] = str(app.folder / "trouble")
+        more = f'[registry]\nurl = "file://{self.registry}"\nttl = "3s"\n'
+        server = app.serve(more=more + conf.pop("more", ""), allow=[".*"], **conf)
+        server.__enter__()
+        self.servers.append(server)
+        return server
+
+    def wait(self) -> None:
+        until(lambda: len(os.listdir(self.registry / "probe")) == len(self.servers) if self.registry.exists() else False, "all announced")
+
+    def trouble(self, index: int, what: str) -> None:
+        path = self.apps[index].folder / "trouble"
+        path.with_suffix(".new").write_text(what)
+        path.with_suffix(".new").replace(path)
+
+    def close(self) -> None:
+        for server in self.servers:
+            server.process.__exit__()
+
+
+def run(what: str, seconds: float, rate: float, *, idempotent: bool = True) -> tuple[Seen, float]:
+    """One trouble: the calls seen, and when it began."""
+    with tempfile.TemporaryDirectory() as name:
+        pair = Pair(Path(name))
+        try:
+            victim = pair.serve(0)
+            pair.serve(1)
+            pair.wait()
+            workers = victim.workers()
+
+            def trouble() -> None:
+                time.sleep(BEFORE)
+                if what == "kill":
+                    os.kill(victim.pid, signal.SIGKILL)
+                    for pid in workers:
+                        os.kill(pid, signal.SIGKILL)
+                elif what == "stop":
+                    for pid in (victim.pid, *workers):
+                        os.kill(pid, signal.SIGSTOP)
+                else:
+                    pair.trouble(0, what)
+                time.sleep(seconds)
+                if what == "stop":
+                    for pid in (victim.pid, *workers):
+                        os.kill(pid, signal.SIGCONT)
+
+            target = f"file://{pair.registry}/probe"
+            options = ["--seconds", str(BEFORE + seconds), "--rate", str(rate), *(["--idempotent"] if idempotent else [])]
+            return load(pair.apps[0].folder, target, trouble, *options), BEFORE
+        finally:
+            pair.close()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("trouble", nargs="*", default=list(TROUBLES))
+    parser.add_argument("--seconds", type=float, default=30)
+    parser.add_argument("--rate", type=float, default=200)
+    parser.add_argument("--not-idempotent", action="store_true")
+    options = parser.parse_args()
+    broken = 0
+    print("trouble    calls  failed in 1st s  later  share   p99 before   p99 from 3rd s")
+    for what in options.trouble:
+        seen, at = run(what, options.seconds, options.rate, idempotent=not options.not_idempotent)
+        first, later = seen.between(at, at + 1), seen.between(at + 1)
+        before, after = seen.between(0.5, at).quantile(0.99), seen.between(at + 3).quantile(0.99, only_ok=False)
+        share = len(later.failed) / max(1, len(later.calls))
+        print(
+            f"{what:9} {len(seen.calls):6} {len(first.failed):16} {len(later.failed):6} {share:6.2%} {before * 1000:9.1f} ms {after * 1000:13.1f} ms"
+        )
+        for text in sorted(set(later.failed))[:3]:
+            print(f"          {text}")
+        broken += share > 0.001
+    return 1 if broken else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,161 @@
+"""From the configuration's tables to policies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from codec.errors import Code
+from governance.acl import Rule
+from governance.backoff import Exponential, none
+from governance.chain import Middleware
+from governance.faults import Fault
+from governance.limiter import LimitRule, Limits
+from governance.memory import Memory
+from governance.policy import BreakerPolicy, BudgetPolicy, ClientPolicy, EjectionPolicy, Policy
+from governance.retry import RetryPolicy
+from governance.shedder import Shedder
+from governance.stack import server_middleware
+from weego import config as configuration
+from weego.settings import ClientSettings, Known, remember
+from weego.tasks import sleep
+
+__all__ = ["ServerGovernance", "configure", "known_of"]
+
+# A pause is at most so many times the first one.
+MOST_BACKOFF = 32
+
+
+def configure(path: str) -> None:
+    """Clients of ``service://name`` that are made from now on go by the TOML file at `path`: its [client.…] tables and [registry].
+
+    For programs that are no servers of `weego-master`, whose workers have done it already. Raises `weego.config.ConfigError`.
+    """
+    remember(known_of(configuration.load_program(path), Memory()))
+
+
+def known_of(config: configuration.Config | configuration.Program, memory: Memory) -> Known:
+    """What a configuration says of the services it calls."""
+    name = config.server.name if isinstance(config, configuration.Config) else config.name
+    return Known(
+        clients={service: client_settings(service, table, name) for service, table in config.client.items()},
+        registry=config.registry.url if config.registry is not None else "",
+        caller=name,
+        memory=memory,
+    )
+
+
+def client_settings(service: str, table: configuration.Client, caller: str) -> ClientSettings:
+    """One [client.…] table."""
+    default = Policy(
+        timeout=None if table.timeout is None else float(table.timeout),
+        attempt_timeout=float(table.attempt_timeout),
+        breaker=BreakerPolicy(table.breaker_error_rate, table.breaker_min_sample, cooling=float(table.breaker_cooling))
+        if table.breaker
+        else None,
+        retry=_retry(table.retries, table.hedges, float(table.hedge_after), table),
+        limits=_limits(f"client {service}", table.rate, table.concurrency),
+        metrics=table.metrics,
+    )
+    policy = ClientPolicy(
+        default=default,
+        methods={name: _method(service, name, method, default, table) for name, method in table.method.items()},
+        balancer=table.balancer,
+        instance_breaker=BreakerPolicy(table.breaker_error_rate, table.breaker_min_sample, cooling=float(table.breaker_cooling))
+        if table.instance_breaker
+        else None,
+        ejection=EjectionPolicy(table.ejection_failures, float(table.ejection_time)) if table.ejection else None,
+        budget=BudgetPolicy(table.retry_budget),
+        zone=table.zone,
+        tag=table.tag,
+        slow_start=float(table.slow_start),
+    )
+    return ClientSettings(
+        target=table.target or "",
+        policy=policy,
+        framing=table.framing,
+        caller=caller,
+        connect_timeout=float(table.connect_timeout),
+        max_idle=table.max_idle,
+        max_idle_total=table.max_idle_total,
+        idle_timeout=float(table.idle_timeout),
+    )
+
+
+def _retry(retries: int, hedges: int, hedge_after: float, table: configuration.Client) -> RetryPolicy | None:
+    if not retries and not hedges:
+        return None
+    base = float(table.retry_backoff)
+    return RetryPolicy(
+        retries=retries,
+        hedges=hedges,
+        hedge_after=hedge_after,
+        backoff=Exponential(base, base * MOST_BACKOFF) if base else none,
+        duration=float(table.retry_duration),
+        error_rate=table.retry_error_rate,
+    )
+
+
+def _limits(name: str, rate: float, concurrency: int) -> tuple[LimitRule, ...]:
+    return (LimitRule(name, rate=rate, concurrency=concurrency),) if rate or concurrency else ()
+
+
+def _method(service: str, name: str, table: configuration.Method, default: Policy, client: configuration.Client) -> Policy:
+    def given(value: Any, otherwise: Any) -> Any:
+        return otherwise if value is None else value
+
+    changes: dict[str, Any] = {
+        "timeout": default.timeout if table.timeout is None else float(table.timeout),
+        "attempt_timeout": float(given(table.attempt_timeout, default.attempt_timeout)),
+        "idempotent": table.idempotent,
+        "retry": _retry(
+            given(table.retries, client.retries),
+            given(table.hedges, client.hedges),
+            float(given(table.hedge_after, client.hedge_after)),
+            client,
+        ),
+    }
+    if table.breaker is not None:
+        changes["breaker"] = default.breaker or BreakerPolicy() if table.breaker else None
+    if table.rate is not None or table.concurrency is not None:
+        changes["limits"] = _limits(
+            f"client {service}.{name}", given(table.rate, client.rate), given(table.concurrency, client.concurrency)
+        )
+    return replace(default, **changes)
+
+
+class ServerGovernance:
+    """What a server's configuration refuses: makes the middleware of each method, and shows its state."""
+
+    def __init__(self, table: configuration.Governance, memory: Memory, wait: Callable[[float], Any] = sleep) -> None:
+        self.shedder = Shedder(float(table.shed_target), float(table.shed_interval)) if table.shed else None
+        rules = tuple(
+            LimitRule(each.name, each.rate, each.burst, each.concurrency, each.method, each.caller, each.each_caller)
+            for each in table.limit
+        )
+        self.limits = Limits(rules, memory) if rules else None
+        self.policy = Policy(
+            acl=tuple(Rule(each.allow, each.callers, each.methods, each.certificates) for each in table.rule),
+            acl_default=table.default == "allow",
+            faults=tuple(
+                Fault(each.share, float(each.delay), Code[each.code] if each.code else None, each.method, each.caller)
+                for each in table.fault
+            ),
+        )
+        self._wait = wait
+
+    def middleware(self, service: str, method: str) -> list[Middleware]:
+        """Of one method, outermost first."""
+        return server_middleware(
+            service, method, shedder=self.shedder, limits=self.limits, policy=self.policy, sleep=self._wait
+        )
+
+    def snapshot(self) -> dict[str, Any]:
+        """Limits and shedding, as plain values."""
+        return {
+            "limits": self.limits.snapshot() if self.limits else [],
+            "shedding": None
+            if self.shedder is None
+            else {"overloaded": self.shedder.overloaded, "refused": self.shedder.refused},
+        }
