@@ -1,6 +1,6 @@
 """One of two instances in trouble under load, and a service with three times the calls it can serve: what callers notice.
 
-    python -m tests.chaos.governance [--seconds 30] [--rate 200] [kill stop slow fail overload]
+    python -m tests.chaos.governance [--seconds 30] [--rate 200] [kill stop slow fail database compute]
 
 For each trouble a line: calls, failures after the first second of it, p99 before and from the third second on. Exit code 1 when a promise of
 docs/governance.md is broken.
@@ -30,6 +30,7 @@ BEFORE = 3.0
 CODE = (
     PROBE_CODE.format(version=1)
     .replace("    def tell(self, text: str) -> str:\n", "    def tell(self, text: str) -> str:\n        trouble()\n")
+    .replace("import time\n", "import threading\nimport time\n", 1)
     .replace("class Service(Probe):", '''def trouble() -> None:
     """What the file beside the configuration of this instance says: "slow" or "fail"."""
     try:
@@ -41,6 +42,16 @@ CODE = (
         time.sleep(2)
     elif what == "fail":
         raise RuntimeError("in trouble")
+    elif what == "database":  # it can do four things at a time, each in 8 ms: 500 a second
+        with DATABASE:
+            time.sleep(0.008)
+    elif what == "compute":  # 2 ms of work: 500 a second
+        until = time.thread_time() + 0.002
+        while time.thread_time() < until:
+            pass
+
+
+DATABASE = threading.Semaphore(4)
 
 
 class Service(Probe):''')
@@ -141,9 +152,43 @@ def run(what: str, seconds: float, rate: float, *, idempotent: bool = True) -> t
             pair.close()
 
 
+CAPACITY = 500.0
+OVERLOADS = {
+    "database": '[[governance.limit]]\nname = "database"\nconcurrency = 8\nmethod = "tell"\n',
+    "compute": "[governance]\nshed = true\n",
+}
+
+
+def overload(what: str, seconds: float) -> bool:
+    """A service of 500 calls a second, called at a tenth, at nine tenths and at three times that; says whether the promises hold."""
+    print("overload   load     served/s  p50 ok     p99 ok     refused/s  p99 refused  other failures")
+    with tempfile.TemporaryDirectory() as name:
+        pair = Pair(Path(name))
+        try:
+            pair.trouble(0, what)
+            pair.serve(0, more=OVERLOADS[what])
+            pair.wait()
+            seen = {}
+            for share in (0.1, 0.9, 3.0):
+                options = ["--seconds", str(seconds), "--rate", str(CAPACITY * share), "--no-retry", "--attempt-timeout", "0.9"]
+                found = load(pair.apps[0].folder, f"file://{pair.registry}/probe", lambda: None, *options).between(1)
+                refused = Seen([each for each in found.calls if "limit " in each[2]])
+                good = [each for each in found.calls if each[2] == "ok"]
+                seen[share] = (len(good) / (seconds - 1), found.quantile(0.99), refused.quantile(0.99, only_ok=False))
+                others = len(found.calls) - len(good) - len(refused.calls)
+                print(
+                    f"{what:9} {share:4.1f} × {seen[share][0]:9.0f}  {found.quantile(0.5) * 1000:6.1f} ms {seen[share][1] * 1000:7.1f} ms"
+                    f" {len(refused.calls) / (seconds - 1):10.0f} {seen[share][2] * 1000:9.1f} ms {others:8}"
+                )
+        finally:
+            pair.close()
+    peak = max(goodput for goodput, _, _ in seen.values())
+    return seen[3.0][0] >= 0.9 * peak and seen[3.0][1] <= 3 * seen[0.1][1] and seen[3.0][2] < 0.005
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("trouble", nargs="*", default=list(TROUBLES))
+    parser.add_argument("trouble", nargs="*", default=[*TROUBLES, *OVERLOADS])
     parser.add_argument("--seconds", type=float, default=30)
     parser.add_argument("--rate", type=float, default=200)
     parser.add_argument("--not-idempotent", action="store_true")
@@ -151,6 +196,9 @@ def main() -> int:
     broken = 0
     print("trouble    calls  failed in 1st s  later  share   p99 before   p99 from 3rd s")
     for what in options.trouble:
+        if what in OVERLOADS:
+            broken += not overload(what, min(options.seconds, 10))
+            continue
         seen, at = run(what, options.seconds, options.rate, idempotent=not options.not_idempotent)
         first, later = seen.between(at, at + 1), seen.between(at + 1)
         before, after = seen.between(0.5, at).quantile(0.99), seen.between(at + 3).quantile(0.99, only_ok=False)

@@ -1,0 +1,84 @@
+"""Services under weego-master that find each other: announced once, through reloads and crashes, withdrawn first; and the shop."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from governance.file_registry import FileResolver
+from tests.e2e.wire import REPLY, STRING, Wire
+from tests.support.need import ROOT
+from tests.support.processes import Process
+from tests.support.service import App, until
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
+
+
+def announced(folder: Path) -> list[str]:
+    try:
+        return sorted(os.listdir(folder / "registry" / "probe"))
+    except FileNotFoundError:
+        return []
+
+
+def test_one_instance_for_all_workers_through_reload_and_crash(tmp_path: Path) -> None:
+    app = App(tmp_path)
+    more = '[registry]\nurl = "file://registry"\nttl = "2s"\nweight = 20\ntags = { lane = "blue" }\n'
+    with app.serve(workers=3, more=more, allow=["died of", "SIGKILL"]) as server:
+        until(lambda: announced(tmp_path), "the service is announced")
+        resolver = FileResolver(str(tmp_path / "registry"), "probe")
+        found = list(resolver.resolve())
+        assert [(each.address, each.weight, dict(each.tags)) for each in found] == [(server.address, 20, {"lane": "blue"})]
+        path = tmp_path / "registry" / "probe" / announced(tmp_path)[0]
+
+        def renewed() -> bool:
+            before = path.stat().st_mtime
+            return until(lambda: path.stat().st_mtime > before, "the lease is renewed")
+
+        renewed()
+        server.reload_ok()
+        assert renewed()
+        # Whoever speaks for the service dies: another goes on.
+        for pid in server.workers()[:2]:
+            os.kill(pid, signal.SIGKILL)
+        assert renewed()
+        assert renewed()
+        assert list(resolver.resolve()) == found
+    assert announced(tmp_path) == []
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_a_limit_counts_over_all_workers(tmp_path: Path, workers: int) -> None:
+    """The same limit, the same number of answers, whether one worker serves or four."""
+    app = App(tmp_path)
+    more = '[[governance.limit]]\nname = "all"\nrate = 0.001\nburst = 20\nmethod = "echo"\n'
+    with app.serve(workers=workers, more=more) as server:
+        served = refused = 0
+        wires = [Wire(server.address) for _ in range(8)]
+        try:
+            for _ in range(10):
+                for wire in wires:
+                    answer = wire.call("echo", (1, STRING, "x"))
+                    if answer.kind == REPLY:
+                        served += 1
+                    else:
+                        assert "limit all, 0.001 calls a second" in answer.error[1]
+                        refused += 1
+        finally:
+            for wire in wires:
+                wire.socket.close()
+        assert (served, refused) == (20, 60)
+
+
+@pytest.mark.parametrize("trouble", ["none", "kill", "fail"])
+def test_the_shop(trouble: str) -> None:
+    command = [sys.executable, str(ROOT / "examples/shop/run.py"), "--seconds", "7", "--rate", "20", "--trouble", trouble]
+    with Process(command, cwd=str(ROOT)) as process:
+        assert process.wait(150) == 0, process.output
+        last = process.lines[-1].split()
+        assert int(last[0]) > 50, process.output
+        assert int(last[-2]) == 0, process.output
