@@ -3,12 +3,22 @@
 cdef struct Reading:
     # What is found out on the way and judged at the end.
     int is_incomplete       # some message lacks a required field
+    int64_t budget          # bytes of memory that may still be made of the message
 
 
-cdef object read_root(ProtoPlan plan, const uint8_t* p, const uint8_t* end):
+cdef inline int spend(int64_t size, ProtoFrame* frame, Reading* reading) except -1:
+    """Charge what is about to be made; rule 10."""
+    reading.budget -= size
+    if reading.budget < 0:
+        broken(frame, SIZE_LIMIT, "the message would take more memory than one message may")
+    return 0
+
+
+cdef object read_root(ProtoPlan plan, const uint8_t* p, const uint8_t* end, int64_t budget):
     cdef Reading reading
     cdef object value = plan.blank()
     reading.is_incomplete = False
+    reading.budget = budget
     if end - p > INT32_MAX:
         raise ProtocolError(f"{plan.name}: {end - p} bytes are more than a Protobuf message can have", ProtocolErrorKind.SIZE_LIMIT)
     read_message(plan, value, p, end, 0, NULL, &reading)
@@ -32,6 +42,7 @@ cdef const uint8_t* read_message(
         plan.link()
     if frame.depth > DEPTH:
         broken(&frame, DEPTH_LIMIT, f"messages nested deeper than {DEPTH} levels")
+    spend(plan.weight, &frame, reading)
     p = read_fields(plan, <void*><PyObject*>value, p, end, group, &frame, reading)
     fill_absent(plan, <void*><PyObject*>value)
     if plan.has_required and not is_complete(plan, <void*><PyObject*>value):
@@ -464,6 +475,7 @@ cdef const uint8_t* read_entry(
     else:
         items = <object>place[0]
     frame.key = NULL
+    spend(ENTRY_WEIGHT, frame, reading)
     p = read_length(p, end, &n, frame)
     end = p + n
     while p < end:

@@ -3,7 +3,7 @@
 
 cimport cython
 from cpython.object cimport PyObject
-from libc.stdint cimport uint8_t, uint32_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t
 
 from codec.buffer cimport WriteBuffer
 
@@ -49,6 +49,7 @@ cdef class ProtoPlan:
     cdef short* by_number   # for numbers below by_number_size: position in `nodes`, or -1
     cdef uint32_t by_number_size
     cdef Py_ssize_t unknown_offset
+    cdef int64_t weight     # bytes of memory that an instance is charged with
     cdef list keep
     cdef readonly object cls
     cdef readonly str name
@@ -62,7 +63,7 @@ cdef class ProtoPlan:
     cdef int link(self) except -1
     cdef int link_node(self, ProtoNode* node) except -1
     cdef object blank(self)
-    cdef object decode(self, const uint8_t* p, const uint8_t* end)
+    cdef object decode(self, const uint8_t* p, const uint8_t* end, int64_t budget)
     cdef int encode(self, object value, WriteBuffer out) except -1
 
 

@@ -18,6 +18,8 @@ The rules, each with a test (where protobuf's own implementations differ, upb is
     the other half of a message may come later.
 8.  Errors name the whole path, `Request.items[3].name`. A failed encode leaves the buffer as it was.
 9.  Each slot is filled when decoding ends, but that of unknown fields; containers are held while their elements are encoded.
+10. Memory is bounded beside bytes: a message of two bytes may become an object of hundreds. Messages and entries of maps are charged before they
+    are made, against what the caller of `decode` allows; numbers and text take no more than a small multiple of their bytes.
 """
 
 cimport cython
@@ -37,11 +39,13 @@ from codec.buffer cimport WriteBuffer, reserve
 from types import MemberDescriptorType
 
 from codec.errors import EncodeError, ProtocolError, ProtocolErrorKind
+from codec.plan import DEFAULT_MAX_DECODED
 from codec.proto_fields import ProtoMap, kind_of
 from codec.spec import ABSENT
 
 # Messages may nest this deep: what protobuf's own parsers allow unless told otherwise.
 MAX_DEPTH = 100
+cdef int64_t MOST = DEFAULT_MAX_DECODED
 
 cdef extern from "objects.h":
     PyObject** slot "weego_slot_at"(void* base, Py_ssize_t offset) noexcept
@@ -149,6 +153,12 @@ cdef enum:
     MAX_DENSE_ENUM = 255
     # Places of a list that are made ahead; a packed field of a megabyte may hold a million elements, and does not need them at once.
     PREALLOCATE = 4096
+    # Bytes of memory, of CPython 3.11 on 64 bits: what a message is charged with beside its own size.
+    GC_HEAD = 16
+    LIST_WEIGHT = 56
+    DICT_WEIGHT = 64
+    # A map's entry: its slot in a dict that grows, and a short key.
+    ENTRY_WEIGHT = 160
 
 cdef enum Wire:
     VARINT = 0
@@ -391,6 +401,10 @@ cdef class ProtoPlan:
             raise ValueError(f"{self.name}: two fields have the same name, of {', '.join(self.names)}")
         self.slots = tuple([field.name for field in ordered])
         self.unknown_offset = slot_offset(self.cls, UNKNOWN_NAME)
+        # The object, the garbage collector's head, and the containers that are made with it.
+        self.weight = self.cls.__basicsize__ + GC_HEAD
+        for field in ordered:
+            self.weight += DICT_WEIGHT if isinstance(field.type, ProtoMap) else LIST_WEIGHT if field.repeated else 0
         self.nodes = <ProtoNode*>calloc(len(ordered) + 1, sizeof(ProtoNode))
         self.by_number = <short*>malloc((top + 1) * sizeof(short) + 1)
         if self.nodes == NULL or self.by_number == NULL:
@@ -478,9 +492,9 @@ cdef class ProtoPlan:
             return held
         return self.cls.__new__(self.cls)
 
-    cdef object decode(self, const uint8_t* p, const uint8_t* end):
-        """Read one message that is all of the bytes from `p` to `end`."""
-        return read_root(self, p, end)
+    cdef object decode(self, const uint8_t* p, const uint8_t* end, int64_t budget):
+        """Read one message that is all of the bytes from `p` to `end`, and may take `budget` bytes of memory."""
+        return read_root(self, p, end, budget)
 
     cdef int encode(self, object value, WriteBuffer out) except -1:
         """Append one message; on an error `out` is as it was."""
@@ -504,7 +518,7 @@ cdef class ProtoPlan:
         """Decode one message that is all of `data` (bytes-like). ProtocolError when it is not one."""
         cdef bytes content = data if type(data) is bytes else bytes(memoryview(data))
         cdef const uint8_t* p = <const uint8_t*>PyBytes_AS_STRING(content)
-        return read_root(self, p, p + PyBytes_GET_SIZE(content))
+        return read_root(self, p, p + PyBytes_GET_SIZE(content), MOST)
 
     def dumps(self, value):
         """Encode one instance. EncodeError names the field that does not fit."""

@@ -3,6 +3,7 @@
 
 from codec.buffer cimport Cursor, WriteBuffer
 from codec.plan cimport ArgsPlan, ResultPlan
+from codec.proto_plan cimport ProtoPlan
 from codec.protocol cimport Protocol
 from codec.scan cimport Scan
 from codec.ttheader cimport Header
@@ -16,6 +17,8 @@ cdef enum:
     FRAMED = 4
     # Beside them: the message is in Thrift's compact protocol, which Kitex does not have, and not in binary.
     COMPACT = 256
+    # It is Kitex Protobuf: a Protobuf message behind Thrift's head with another magic.
+    PROTOBUF = 512
 
 cdef enum:
     # Message types of Thrift.
@@ -38,8 +41,15 @@ cdef class Route:
     cdef readonly bytes name
     cdef readonly bint oneway
     cdef public object target
+    # Of a Thrift method.
     cdef ArgsPlan args
     cdef ResultPlan result
+    # Of a Protobuf method; the plans are None where the messages are protobuf's own.
+    cdef readonly bint is_protobuf
+    cdef object request
+    cdef object response
+    cdef ProtoPlan request_plan
+    cdef ProtoPlan response_plan
 
 
 cdef class Request:
@@ -89,6 +99,7 @@ cdef struct Head:
     Py_ssize_t name_size
     bint strict
     bint compact
+    bint protobuf
 
 
 cdef class ThriftProtocol(Protocol):
@@ -122,6 +133,7 @@ cdef class ThriftServerProtocol(ThriftProtocol):
     cdef int begin(self, Request r, Marks* m, int type, WriteBuffer out, dict strings) except -1
     cdef object nobody(self, Request r)
     cdef object broken(self, Cursor* c, object error)
+    cdef int read_protobuf(self, Request r, Cursor* body, bint is_protobuf) except -1
     cdef int empty(self, Request request, WriteBuffer out, dict strings) except -1
     cdef int beat(self, Request request, WriteBuffer out) except -1
     cdef int goodbye(self, WriteBuffer out) except -1
@@ -135,3 +147,4 @@ cdef class ThriftClientProtocol(ThriftProtocol):
     cdef dict pending                # seqid → Route of the calls that wait for an answer
 
     cdef int call(self, Route route, tuple args, int32_t seqid, WriteBuffer out, dict ints, dict strings) except -1
+    cdef int write_protobuf(self, Route route, tuple args, WriteBuffer out) except -1

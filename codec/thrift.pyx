@@ -10,6 +10,7 @@ W1 the first and second big-endian word:
     W0 small, W1 begins with a letter   buffered, old head without a version: W0 is the length of the name
     W1 small, 0 < W1 < W0               framed, old head
     82 .1 where 8001 would be           the same framings in the compact protocol (Apache `TCompactProtocol`)
+    W1 = 9001 ....                      Kitex Protobuf, always framed: W0 is the length
 
 The old heads and compact are Apache Thrift's; Kitex refuses them. Anything else is a ProtocolError, after which a connection cannot go on.
 
@@ -21,6 +22,7 @@ cimport cython
 from codec.buffer cimport get32, left, put32, reserve
 from codec.plan cimport grant
 from codec.scan cimport compact_varint, scan, scan_compact, scan_start, scan_start_value
+from codec.proto_plan cimport ProtoPlan
 from codec.ttheader cimport HEADER_FIXED, begin_header, check_payload, end_header, put_checksum, read_header
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.unicode cimport PyUnicode_DecodeUTF8
@@ -48,6 +50,7 @@ from codec.types import I32, STRING
 cdef enum:
     VERSION_MASK = 0xFFFF0000
     VERSION_1 = 0x80010000
+    PROTOBUF_1 = 0x90010000
     TTHEADER_MAGIC = 0x10000000
     # The first byte of a compact message, and the version in the low bits of its second; the type is above them.
     COMPACT_ID = 0x82
@@ -70,6 +73,7 @@ DEFAULT_MAX_MESSAGE = 16 * 2**20
 
 FRAMINGS = {"buffered": BUFFERED, "framed": FRAMED, "ttheader": TTHEADER, "ttheader-framed": TTHEADER | FRAMED}
 FRAMINGS.update({f"{name}-compact": number | COMPACT for name, number in FRAMINGS.items()})
+FRAMINGS.update({f"{name}-protobuf": FRAMINGS[name] | PROTOBUF for name in ("framed", "ttheader-framed")})
 FRAMING_NAMES = {number: name for name, number in FRAMINGS.items()}
 
 cdef object INVALID_DATA = ProtocolErrorKind.INVALID_DATA
@@ -79,19 +83,35 @@ cdef str BUSINESS_STATUS = StringKey.BUSINESS_STATUS
 cdef str CHECKSUM = StringKey.CHECKSUM
 
 
+cdef extern from "objects.h":
+    uint8_t* proto_varint "weego_put_varint"(uint8_t* p, uint64_t v) noexcept
+    const uint8_t* get_proto_varint "weego_get_varint"(const uint8_t* p, const uint8_t* end, uint64_t* value) noexcept
+
+
 cdef class Route:
-    """One method as the codec needs it. `spec` is its MethodSpec; `target` is the owner's own."""
+    """One method as the codec needs it. `spec` is its MethodSpec or ProtobufMethodSpec; `target` is the owner's own."""
 
     def __cinit__(self, spec, target=None):
         self.spec = spec
         self.name = spec.name.encode()
         self.oneway = spec.oneway
         self.target = target
-        self.args = spec.args_plan
-        self.result = spec.result_plan
+        self.is_protobuf = spec.kind == "protobuf"
+        if self.is_protobuf:
+            self.request, self.response = spec.request, spec.response
+            self.request_plan, self.response_plan = native_plan(spec.request), native_plan(spec.response)
+        else:
+            self.args = spec.args_plan
+            self.result = spec.result_plan
 
     def __repr__(self):
         return f"<Route {self.name.decode()}>"
+
+
+cdef ProtoPlan native_plan(type):
+    """The plan of a native message, which needs no copy of its bytes; None for protobuf's own messages."""
+    plan = type.cls.__dict__.get("__plan__")
+    return plan if isinstance(plan, ProtoPlan) else None
 
 
 # One for each message: the memory is kept for the next instead of going back to the allocator.
@@ -110,7 +130,7 @@ cdef class Request:
 
     @property
     def framing_name(self):
-        """How it was framed: buffered, framed, ttheader or ttheader-framed; `-compact` behind it for the compact protocol."""
+        """How it was framed: buffered, framed, ttheader or ttheader-framed; `-compact` or `-protobuf` behind it where it was not binary."""
         return FRAMING_NAMES[self.framing]
 
     def __repr__(self):
@@ -131,11 +151,12 @@ cdef int read_head(const uint8_t** p, const uint8_t* end, Head* h) except -1:
     if end - p[0] < 4:
         return 0
     word = get32(p[0])
-    if word & VERSION_MASK == VERSION_1:
+    if word & VERSION_MASK == VERSION_1 or word & VERSION_MASK == PROTOBUF_1:
         if end - p[0] < 8:
             return 0
         h.strict = True
         h.compact = False
+        h.protobuf = word & VERSION_MASK == PROTOBUF_1
         h.type = word & 0xFF
         size = <int32_t>get32(p[0] + 4)
         if size < 0:
@@ -151,7 +172,7 @@ cdef int read_head(const uint8_t** p, const uint8_t* end, Head* h) except -1:
         return read_compact_head(p, end, h)
     elif word <= MAX_NAME:
         size = word
-        h.compact = False
+        h.compact = h.protobuf = False
         if end - p[0] < 9 + size:
             return 0
         h.strict = False
@@ -175,6 +196,7 @@ cdef int read_compact_head(const uint8_t** p, const uint8_t* end, Head* h) excep
     cdef const uint8_t* at = p[0] + 2
     h.strict = True
     h.compact = True
+    h.protobuf = False
     h.type = p[0][1] >> 5
     if compact_varint(&at, end, &seqid) == 0 or compact_varint(&at, end, &size) == 0:
         return 0
@@ -188,6 +210,17 @@ cdef int read_compact_head(const uint8_t** p, const uint8_t* end, Head* h) excep
     h.name_size = <Py_ssize_t>size
     p[0] = at + size
     return 1
+
+
+cdef inline bint is_version(uint32_t word) noexcept:
+    return word & VERSION_MASK == VERSION_1 or word & VERSION_MASK == PROTOBUF_1
+
+
+cdef inline int payload_of(const uint8_t* p) noexcept:
+    """The bit of the framing that the first two bytes of a message stand for."""
+    if is_compact(p):
+        return COMPACT
+    return PROTOBUF if p[0] == 0x90 and p[1] == 0x01 else 0
 
 
 cdef inline bint is_letter(uint32_t word) noexcept:
@@ -246,13 +279,11 @@ cdef class ThriftProtocol(Protocol):
         w0 = get32(c.p)
         w1 = get32(c.p + 4)
         self.header = None
-        if (w1 & VERSION_MASK == VERSION_1 and w0 & VERSION_MASK != VERSION_1) or is_compact(c.p + 4):
+        if (is_version(w1) and w0 & VERSION_MASK != VERSION_1) or is_compact(c.p + 4):
             size = self.checked(w0, "frame")
             if n < size + 4:
                 return 0
-            e.framing, e.body, e.end = FRAMED, c.p + 4, c.p + 4 + size
-            if is_compact(e.body):
-                e.framing |= COMPACT
+            e.framing, e.body, e.end = FRAMED | payload_of(c.p + 4), c.p + 4, c.p + 4 + size
             c.p = e.end
             return 1
         if w1 & VERSION_MASK == TTHEADER_MAGIC:
@@ -273,8 +304,8 @@ cdef class ThriftProtocol(Protocol):
                     raise ProtocolError(
                         f"frame of {size} bytes inside a TTHeader packet that has {left(&packet) - 4} left", SIZE_LIMIT)
                 e.framing, e.body, e.end = TTHEADER | FRAMED, packet.p + 4, packet.p + 4 + size
-                if is_compact(e.body):
-                    e.framing |= COMPACT
+                if size >= 2:
+                    e.framing |= payload_of(e.body)
             c.p = packet.end
             return 1
         if w0 & VERSION_MASK == VERSION_1 or (0 < w0 <= MAX_NAME and is_letter(w1)):
@@ -377,7 +408,7 @@ cdef int begin_message(
         memcpy(p, PyBytes_AS_STRING(name), size)
         out.n = p + size - out.p
     elif strict:
-        put32(p, VERSION_1 | <uint32_t>type)
+        put32(p, (PROTOBUF_1 if framing & PROTOBUF else VERSION_1) | <uint32_t>type)
         put32(p + 4, <uint32_t>size)
         memcpy(p + 8, PyBytes_AS_STRING(name), size)
         put32(p + 8 + size, <uint32_t>seqid)
@@ -404,14 +435,16 @@ cdef int end_message(WriteBuffer out, Marks* m, Py_ssize_t start) except -1:
     return 0
 
 
-cdef int write_application_error(WriteBuffer out, int type, str message, bint compact) except -1:
+cdef int write_application_error(WriteBuffer out, int type, str message, int framing) except -1:
     """Exactly the two fields, in this order: Kitex's reader loses its place on any other."""
     cdef bytes text = message.encode("utf-8", "replace")
     cdef Py_ssize_t size = PyBytes_GET_SIZE(text)
     cdef uint8_t* p
+    if framing & PROTOBUF:
+        return write_protobuf_error(out, type, text)
     reserve(out, 15 + size)
     p = out.p + out.n
-    if compact:
+    if framing & COMPACT:
         p[0] = 0x18  # field 1, binary
         p = put_varint(p + 1, <uint32_t>size)
         memcpy(p, PyBytes_AS_STRING(text), size)
@@ -432,9 +465,11 @@ cdef int write_application_error(WriteBuffer out, int type, str message, bint co
     return 0
 
 
-cdef tuple read_application_error(Cursor* c, bint compact):
+cdef tuple read_application_error(Cursor* c, Head* head):
     """``(type number, message)``; fields may come in any order, unknown ones are passed over."""
-    if compact:
+    if head.protobuf:
+        return read_protobuf_error(c)
+    if head.compact:
         return read_compact_application_error(c)
     cdef Scan s
     cdef int kind, fid, type = 0
@@ -473,5 +508,6 @@ cdef tuple read_compact_application_error(Cursor* c):
 
 cdef ArgsPlan COMPACT_ERROR = ArgsPlan("exception", (Field(1, "message", STRING), Field(2, "type", I32)))
 
+include "thrift_protobuf.pxi"
 include "thrift_server.pxi"
 include "thrift_client.pxi"

@@ -22,7 +22,10 @@ cdef class ThriftClientProtocol(ThriftProtocol):
         cdef int type = ONEWAY if route.oneway else CALL
         try:
             begin_message(out, &m, self.framing, True, route.name, type, seqid, seqid, ints, strings, self.checksum, OUT_OF_ORDER if self.shared else 0)
-            route.args.encode(args, out, self.framing & COMPACT)
+            if route.is_protobuf or self.framing & PROTOBUF:
+                self.write_protobuf(route, args, out)
+            else:
+                route.args.encode(args, out, self.framing & COMPACT)
             if out.n - start > self.max_message:
                 raise EncodeError(f"the call takes {out.n - start} bytes, more than the limit of {self.max_message}", route.spec.name)
             end_message(out, &m, start)
@@ -32,6 +35,15 @@ cdef class ThriftClientProtocol(ThriftProtocol):
         if type == CALL:
             self.pending[seqid] = route
         return 0
+
+    cdef int write_protobuf(self, Route route, tuple args, WriteBuffer out) except -1:
+        """The request of a Protobuf method. UsageError when method and framing are of two families."""
+        wrong = other_payload(route, self.framing & PROTOBUF)
+        if wrong is not None:
+            raise UsageError(f"{route.spec.name}: {wrong}")
+        if len(args) != 1:
+            raise EncodeError(f"takes one message, got {len(args)} arguments", route.spec.name)
+        return write_message(route.request, route.request_plan, args[0], out)
 
     cdef object receive(self, Cursor* c):
         cdef Envelope e
@@ -63,7 +75,7 @@ cdef class ThriftClientProtocol(ThriftProtocol):
             raise ProtocolError(f"an answer with sequence id {head.seqid}, which no call waits for")
         if head.type == EXCEPTION:
             try:
-                type, message = read_application_error(&body, head.compact)
+                type, message = read_application_error(&body, &head)
                 r.error = application_error(message, type)
             except ProtocolError as error:
                 r.error = error
@@ -81,6 +93,12 @@ cdef class ThriftClientProtocol(ThriftProtocol):
                 if r.error is not None:
                     return r
             try:
+                if route.is_protobuf or head.protobuf:
+                    wrong = other_payload(route, head.protobuf)
+                    if wrong is not None:
+                        raise ProtocolError(f"{route.spec.name}: {wrong}")
+                    r.value = read_message(route.response, route.response_plan, &body, self.max_decoded)
+                    return r
                 grant(self.max_decoded)
                 r.value = route.result.decode(&body, head.compact)
             except Exception as error:

@@ -88,11 +88,23 @@ cdef class ThriftServerProtocol(ThriftProtocol):
             r.error = self.nobody(r)
         else:
             try:
+                if r.route.is_protobuf or head.protobuf:
+                    self.read_protobuf(r, &body, head.protobuf)
+                    return r
                 grant(self.max_decoded)
                 r.args = r.route.args.decode(&body, head.compact)
             except ProtocolError as error:
                 r.error = ApplicationError(f"{r.method}: {error.message}", ApplicationErrorType.PROTOCOL_ERROR)
         return r
+
+    cdef int read_protobuf(self, Request r, Cursor* body, bint is_protobuf) except -1:
+        """The arguments of a call of which the method, the message or both are Protobuf."""
+        wrong = other_payload(r.route, is_protobuf)
+        if wrong is not None:
+            r.error = ApplicationError(f"{r.method}: {wrong}", ApplicationErrorType.INVALID_PROTOCOL)
+        else:
+            r.args = (read_message(r.route.request, r.route.request_plan, body, self.max_decoded),)
+        return 0
 
     cdef object nobody(self, Request r):
         service = r.header.strings.get("isn") if r.header is not None else None
@@ -109,21 +121,23 @@ cdef class ThriftServerProtocol(ThriftProtocol):
         cdef Head head
         cdef Request r
         cdef const uint8_t* p = c.p
+        cdef const uint8_t* p0
         cdef int framing = BUFFERED
         if left(c) < 12:
             raise error
         if get32(p) & VERSION_MASK != VERSION_1 and not is_compact(p):
-            if get32(p + 4) & VERSION_MASK != VERSION_1 and not is_compact(p + 4):
+            if not is_version(get32(p + 4)) and not is_compact(p + 4):
                 raise error
             framing = FRAMED
             p += 4
+        p0 = p
         try:
             if read_head(&p, c.end, &head) == 0 or head.name_size == 0:
                 raise error
         except ProtocolError:
             raise error
         r = Request.__new__(Request)
-        r.framing = framing | COMPACT if head.compact else framing
+        r.framing = framing | payload_of(p0)
         r.name = PyBytes_FromStringAndSize(<const char*>head.name, head.name_size)
         r.type = head.type
         r.seqid = head.seqid
@@ -162,7 +176,10 @@ cdef class ThriftServerProtocol(ThriftProtocol):
             raise UsageError(f"there is no such method as {request.name!r}; answer with a failure")
         try:
             self.begin(request, &m, REPLY, out, strings)
-            request.route.result.encode_value(value, out, request.framing & COMPACT)
+            if request.route.is_protobuf:
+                write_message(request.route.response, request.route.response_plan, value, out)
+            else:
+                request.route.result.encode_value(value, out, request.framing & COMPACT)
             end_message(out, &m, start)
             self.check_answer(request, out.n - start)
         except BaseException:
@@ -175,6 +192,8 @@ cdef class ThriftServerProtocol(ThriftProtocol):
         cdef Py_ssize_t start = out.n
         if request.route is None:
             raise UsageError(f"there is no such method as {request.name!r}; answer with a failure")
+        if request.route.is_protobuf:
+            return 0  # a .proto file declares no exceptions
         try:
             self.begin(request, &m, REPLY, out, strings)
             if request.route.result.encode_exception(error, out, request.framing & COMPACT) == 0:
@@ -192,7 +211,8 @@ cdef class ThriftServerProtocol(ThriftProtocol):
         cdef Marks m
         cdef Py_ssize_t start = out.n
         self.begin(request, &m, REPLY, out, strings)
-        out.append(<const char*>b"\0", 1)
+        if not request.framing & PROTOBUF:  # an empty Protobuf message has no bytes
+            out.append(<const char*>b"\0", 1)
         end_message(out, &m, start)
         return 0
 
@@ -224,7 +244,7 @@ cdef class ThriftServerProtocol(ThriftProtocol):
         cdef Py_ssize_t start = out.n
         try:
             self.begin(request, &m, EXCEPTION, out, strings)
-            write_application_error(out, type, message, request.framing & COMPACT)
+            write_application_error(out, type, message, request.framing)
             end_message(out, &m, start)
             self.check_answer(request, out.n - start)
         except BaseException:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from codec.errors import UsageError
@@ -43,11 +43,18 @@ def _thrift(options: ChannelOptions) -> Channel:
     )
 
 
+def _kitex_protobuf(options: ChannelOptions) -> Channel:
+    return _thrift(replace(options, framing=f"{options.framing}-protobuf"))
+
+
 # By the kind of IDL the service comes from: the ways to call it, and the one that is meant when none is named (Kitex's own).
-_CHANNELS: Final[dict[str, dict[str, Maker]]] = {"thrift": dict.fromkeys(FRAMINGS, _thrift)}
+_CHANNELS: Final[dict[str, dict[str, Maker]]] = {
+    "thrift": {name: _thrift for name in FRAMINGS if not name.endswith("-protobuf")},
+    "protobuf": {"ttheader-framed": _kitex_protobuf, "framed": _kitex_protobuf},
+}
 # Behind a framing's name: its messages are in the compact protocol.
 _COMPACT: Final = "-compact"
-_USUAL: Final = {"thrift": "framed"}
+_USUAL: Final = {"thrift": "framed", "protobuf": "ttheader-framed"}
 
 
 def choose(spec: ServiceSpec, framing: str | None, protocol: str = "binary") -> tuple[str, Maker]:

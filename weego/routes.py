@@ -57,15 +57,19 @@ def build(
         services.sort(key=lambda service: service is not fallback)
     every: dict[bytes, Route] = {}
     named: dict[str, dict[bytes, Route]] = {}
+    full_names: set[str] = set()
     for service in services:
         spec = _spec_of(service)
-        if spec.name in named:
-            raise ServiceError(f"two services are called {spec.name}; a server can have each name once")
+        if spec.full_name in full_names:
+            raise ServiceError(f"two services are called {spec.full_name}; a server can have each name once")
+        full_names.add(spec.full_name)
         routes = {
             method.wire_name: Route(method, _target(service, spec.name, method, [*(govern(spec.name, method.name) if govern else ()), *middleware], timeout))
             for method in spec.methods.values()
+            if spec.kind != "protobuf" or not (method.client_streaming or method.server_streaming)  # those are gRPC's
         }
-        named[spec.name] = routes
+        # Kitex knows a service by its short name; where two packages have one, the first answers to it.
+        named.setdefault(spec.name, routes)
         for name, route in routes.items():
             every.setdefault(name, route)
     if not named:

@@ -77,7 +77,7 @@ REFUSED: dict[str, tuple[bytes, ProtocolErrorKind]] = {
     "zeros": (bytes(100), _BAD),
     "ones": (b"\xff" * 100, _BAD),
     "noise": (random.Random(7).randbytes(1000), _BAD),
-    "Kitex Protobuf": (bytes.fromhex("0000001490010001000000044563686f000000070a026869"), _BAD),
+    "Kitex Protobuf without a frame": (bytes.fromhex("90010001000000044563686f000000070a026869"), _NEGATIVE),
     "THeader": (bytes.fromhex("000000300fff000000000001") + bytes(40), _BAD),
     "frame of 2 GiB, old head": (_length(_HUGE) + thrift("echo", CALL, 1, echo_args(), strict=False), _SIZE),
     "frame of -1, old head": (_length(-1) + thrift("echo", CALL, 1, echo_args(), strict=False), _NEGATIVE),

@@ -682,7 +682,7 @@ def test_messages_before_a_broken_one_are_not_lost():
         ttheader(struct.pack("!I", 2**31 - 1) + thrift("echo", CALL, 1, echo_args())),
         ttheader(struct.pack("!I", 31) + thrift("echo", CALL, 1, echo_args())),
         ttheader(struct.pack("!I", 5) + thrift("echo", CALL, 1, echo_args())),
-        ttheader(b"\x00\x00\x00\x14\x90\x01\x00\x01\x00\x00\x00\x04Echo\x00\x00\x00\x07\x0a\x02hi"),
+        ttheader(b"\x90\x01\x00\x01\x00\x00\x00\x04Echo\x00\x00\x00\x07\x0a\x02hi"),
         ttheader(ttheader(thrift("echo", CALL, 1, echo_args()))),
         ttheader(thrift("echo", CALL, 1, echo_args()), length=4),
         ttheader(thrift("echo", CALL, 1, echo_args()), words=0),

@@ -25,7 +25,7 @@ def server_law(data: bytes, cuts: Iterable[int]) -> list[Request]:
         assert type(request) is Request
         assert 0 < len(request.name) <= 4096
         assert request.size > 0
-        assert request.framing_name.removesuffix("-compact") in ("buffered", "framed", "ttheader", "ttheader-framed")
+        assert request.framing_name.removesuffix("-compact").removesuffix("-protobuf") in ("buffered", "framed", "ttheader", "ttheader-framed")
         assert (request.header is not None) == request.framing_name.startswith("ttheader")
         if request.error is None and request.type == HEARTBEAT:
             assert request.args is None
