@@ -73,20 +73,28 @@ class Announcer:
         self._is_announced, self._problem = True, ""
         self._due = monotonic() + pause
 
-    def stop(self, *, withdraw: bool) -> None:
-        """Say no more; with `withdraw`, take back what this process said, which may wait a little."""
+    def leave(self) -> None:
+        """Say no more, but take nothing back: another worker goes on. Never waits: it may be called in the loop itself."""
+        self._is_announced = False  # whoever goes on with it may take it back, and nobody else
         if self._greenlet is not None:
-            self._greenlet.kill()
+            self._greenlet.kill(block=False)
             self._greenlet = None
-        if withdraw and self._is_announced:
-            self._is_announced = False
-            try:
-                with gevent.Timeout(WITHDRAWAL):
-                    self._registry.withdraw(self.registration)
-            except (Exception, gevent.Timeout) as error:
-                log.warning("%s is not withdrawn: %s; its lease ends in %g s", self.registration.service, error, self.registration.ttl)
-            else:
-                log.info("withdrew %s at %s", self.registration.service, self.registration.instance.address)
+
+    def withdraw(self) -> None:
+        """Say no more, and take back what this process said. Waits for the registry, a little."""
+        greenlet, self._greenlet = self._greenlet, None
+        if greenlet is not None:
+            greenlet.kill()
+        if not self._is_announced:
+            return
+        self._is_announced = False
+        try:
+            with gevent.Timeout(WITHDRAWAL):
+                self._registry.withdraw(self.registration)
+        except (Exception, gevent.Timeout) as error:
+            log.warning("%s is not withdrawn: %s; its lease ends in %g s", self.registration.service, error, self.registration.ttl)
+        else:
+            log.info("withdrew %s at %s", self.registration.service, self.registration.instance.address)
 
 
 def is_speaker(board: Scoreboard, index: int) -> bool:

@@ -241,7 +241,7 @@ class Server:
         assert self._stopped is not None
         try:
             if self._announcer is not None:
-                self._announcer.stop(withdraw=True)
+                self._announcer.withdraw()
             self._serving.stop_accepting(drain_queue=range(len(self._listeners)))
             close_all(self._listeners)
             self._serving.drain()

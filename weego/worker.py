@@ -133,7 +133,7 @@ class Body:
             case Drain(deadline, closing):
                 self._leave(deadline)
                 if self._announcer is not None:  # the service stays: another worker goes on announcing it
-                    self._announcer.stop(withdraw=False)
+                    self._announcer.leave()
                 self._turn_away(closing)
                 self._serving.stop_accepting(drain_queue=closing)
                 self._close_listeners()
@@ -154,7 +154,7 @@ class Body:
             case Lame(on):
                 self._serving.announce_leaving(on=on)
                 if self._announcer is not None:
-                    gevent.spawn(self._announcer.stop, withdraw=True) if on else self._announcer.start()
+                    gevent.spawn(self._announcer.withdraw) if on else self._announcer.start()
             case Stacks():
                 self._worker.tell_stacks("\n".join(format_run_info()))
             case Share(row, count):
@@ -174,7 +174,7 @@ class Body:
     def _withdraw_and_stop(self, announcer: Announcer, deadline: float) -> None:
         """First nobody new comes, then nobody new is let in."""
         self._announcer = None
-        announcer.stop(withdraw=True)
+        announcer.withdraw()
         self._stop(deadline, fast=False)
 
     def _stop(self, deadline: float, *, fast: bool) -> None:
