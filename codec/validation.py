@@ -16,7 +16,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from codec.errors import UsageError
 
-__all__ = ["Check", "ValidationError", "Violation", "Violations", "add", "check", "has_rules", "modulo", "rules", "sprintf", "validate", "violations"]
+__all__ = ["Check", "ValidationError", "Violation", "Violations", "add", "check", "has_rules", "modulo", "rule_call", "rule_function", "rules", "sprintf", "validate", "violations"]
 
 _T = TypeVar("_T")
 
@@ -106,3 +106,19 @@ def sprintf(template: str, *values: object) -> str:
     """Go's `Sprintf` with the verbs rules use: %v, %s, %d, %f, %x, %q and %%."""
     parts = template.replace("%v", "%s").replace("%q", "%r")
     return parts % values
+
+
+_functions: dict[str, Callable[..., Any]] = {}
+
+
+def rule_function(name: str, function: Callable[..., Any]) -> None:
+    """Give rules a function of yours: `@name(…)` in a `vt.*` annotation calls it with the values of its arguments."""
+    _functions[name] = function
+
+
+def rule_call(name: str, *values: Any) -> Any:
+    """What a rule's own function says. UsageError when nobody gave it."""
+    function = _functions.get(name)
+    if function is None:
+        raise UsageError(f'a rule of the IDL calls "@{name}": give that function with weego.rule_function("{name}", …)')
+    return function(*values)

@@ -24,6 +24,7 @@ from idlc.names import MethodStyle, Names
 from idlc.output import read, replace
 from idlc.packages import assign, circular
 from idlc.parser import DEFAULT_DIALECT, Dialect
+from idlc.plugins import Plugin, run_all
 from idlc.resolver import resolve
 
 _FOLDER_TEXT: Final = f"{MARK}: this folder holds emitted packages.\n"
@@ -56,6 +57,7 @@ def compile_files(
     version: str = "",
     levels: Levels | None = None,
     write: bool = True,
+    plugins: Sequence[Plugin] = (),
 ) -> Compilation:
     """Compile IDL files and all they include into packages under `out`.
 
@@ -68,6 +70,7 @@ def compile_files(
         version: of weego, for the first line of each file.
         levels: warning code → "error", "warn" or "ignore"; "*" for all that are not named.
         write: False only finds out what would be written; see `Compilation.changed`.
+        plugins: what else is to be made, or put into the emitted files; see `idlc.plugins`.
 
     Raises:
         IdlError: the IDL has mistakes, or a file that nobody generated stands where one should be written.
@@ -77,8 +80,12 @@ def compile_files(
     programs = resolve([os.fspath(path) for path in paths], [os.fspath(path) for path in include_dirs], report, dialect)
     report.raise_errors()
     output = Output(Path(out), report)
+    roots = [os.path.realpath(path) for path in paths]
     with contextlib.suppress(TooManyErrors):
-        _emit_all(programs, [os.path.realpath(path) for path in paths], output, names, version)
+        _emit_all(programs, roots, output, names, version, points=bool(plugins))
+        if plugins and not report.is_broken:
+            named = [program for program in programs if os.path.realpath(program.path) in roots]
+            output.extend(plugins, programs, named, version)
     report.raise_errors()
     changed = output.changed()
     if write:
@@ -116,7 +123,7 @@ def check_files(
 
 
 def _emit_all(
-    programs: list[model.Program], roots: list[str], output: Output, style: MethodStyle, version: str
+    programs: list[model.Program], roots: list[str], output: Output, style: MethodStyle, version: str, *, points: bool
 ) -> None:
     names = Names(output.report, style)
     rules = RuleSet(programs, output.report)
@@ -131,7 +138,7 @@ def _emit_all(
     lazy = circular(places)
     for program in programs:
         place = places[program]
-        output.add((*place.package, f"{place.module}.py"), emit(program, places, names, rules, version))
+        output.add((*place.package, f"{place.module}.py"), emit(program, places, names, rules, version, points=points))
     for package, members in packages.items():
         modules = {places[each].module: exported(each, names) for each in members}
         old = output.modules_of(package, set(modules))
@@ -239,6 +246,17 @@ class Output:
         """All files, sorted."""
         return sorted(self._texts)
 
+    def extend(
+        self, plugins: Sequence[Plugin], programs: Sequence[model.Program], roots: Sequence[model.Program], version: str
+    ) -> None:
+        """Let plugins add files and text; a file of the user's that one would replace is an error."""
+        before = set(self._texts)
+        run_all(plugins, programs, roots, self._texts, self.root, version, self.report)
+        for path in set(self._texts) - before:
+            # What a plugin writes bears its own marks, if any: only what some run of ours wrote is replaced.
+            if self._exists(path) and read(path) != self._texts[path].encode() and not _was_generated(path):
+                self.report.error("not-ours", f"{path} was not generated and a plugin would overwrite it", None, "move it away")
+
     def changed(self) -> list[Path]:
         """The files that do not stand on disk as they should."""
         return [path for path in self.files() if read(path) != self._texts[path].encode()]
@@ -248,6 +266,12 @@ class Output:
         for path in paths:
             path.parent.mkdir(parents=True, exist_ok=True)
             replace(path, self._texts[path].encode())
+
+
+def _was_generated(path: Path) -> bool:
+    """Does a file say near its top that it is generated? The words differ from tool to tool."""
+    start = path.read_bytes()[:1000].lower()
+    return b"generated" in start or b"do not edit" in start
 
 
 def _is_ours(path: Path) -> bool:

@@ -21,6 +21,7 @@ from idlc.emit_types import Types, makes_structs
 from idlc.layout import INDENT, WIDTH, Group, comment_text, docstring, lay_out, prefixed
 from idlc.names import Names
 from idlc.packages import Place
+from idlc.plugins import point
 
 # The agreement between emitted modules and the runtime; `stub.require` refuses another one.
 STUB_FORMAT: Final = 1
@@ -35,10 +36,16 @@ _Definition = TypeVar("_Definition", model.Alias, model.Const, model.Service)
 
 
 def emit(
-    program: model.Program, places: dict[model.Program, Place], names: Names, rules: RuleSet, version: str
+    program: model.Program,
+    places: dict[model.Program, Place],
+    names: Names,
+    rules: RuleSet,
+    version: str,
+    *,
+    points: bool = False,
 ) -> str:
-    """The text of the module for one file."""
-    return _Module(program, places, names, rules).text(version)
+    """The text of the module for one file; `points`: with marks for what plugins insert."""
+    return _Module(program, places, names, rules, points=points).text(version)
 
 
 def exported(program: model.Program, names: Names) -> list[str]:
@@ -61,8 +68,9 @@ class _Block:
 
 class _Module:
     def __init__(
-        self, program: model.Program, places: dict[model.Program, Place], names: Names, rules: RuleSet
+        self, program: model.Program, places: dict[model.Program, Place], names: Names, rules: RuleSet, *, points: bool
     ) -> None:
+        self._points = points
         self._program = program
         self._bindings = Bindings()
         self._bindings.define(exported(program, names))
@@ -76,7 +84,7 @@ class _Module:
         imports = self._imports()
         lines = [header(version, [self._program]), *lint_marks(self._types.place.module), *self._pyright_marks()]
         lines += docstring(self._program.doc or f"Types and services of {_base_name(self._program.path)}.")
-        lines += ["", "from __future__ import annotations", "", *imports, ""]
+        lines += ["", "from __future__ import annotations", "", *imports, *self._point("imports"), ""]
         require = f"{self._types.stub('require')}({STUB_FORMAT}, __name__)"
         lines += [require]
         tight = False
@@ -87,7 +95,11 @@ class _Module:
                 lines.append("")
             lines += block.lines
             tight = not block.loose
+        lines += self._point("eof")
         return "\n".join(lines) + "\n"
+
+    def _point(self, name: str, indent: str = "") -> list[str]:
+        return [point(name, indent)] if self._points else []
 
     def _pyright_marks(self) -> list[str]:
         """The conventions for names that the IDL does not follow, if it does not; in strict mode pyright would report each."""
@@ -111,7 +123,7 @@ class _Module:
 
         self._structs.expect(exported(self._program, self._types.names))
         struct_blocks = [(struct, self._structs.emit(struct)) for struct in structs]
-        service_blocks = [block for service in services for block in self._services.emit(service)]
+        service_blocks = [block for service in services for block in self._service(service)]
         alias_blocks = [(alias, self._alias(alias)) for alias in aliases]
         late_blocks = [(const, self._const(const)) for const in late]
         plain_blocks = [(const, self._const(const)) for const in plain]
@@ -125,7 +137,7 @@ class _Module:
         # Second names come last of all, when it is known which are needed, and stand behind what they name.
         blocks: list[_Block] = []
         for enum in self._of(model.Enum):
-            blocks.append(_Block(self._enum(enum), loose=True))
+            blocks.append(_Block(self._enum(enum) + self._point(f"enum.{enum.name}", INDENT), loose=True))
             blocks += self._second_names(enum)
         for enum, name in self._types.zeros.items():
             hint = self._bindings.imported("typing", "Final")
@@ -138,6 +150,7 @@ class _Module:
             blocks.append(_Block(lines, loose=False))
             blocks += self._second_names(const)
         for struct, parts in struct_blocks:
+            parts[-1] += self._point(f"{struct.kind}.{struct.name}", INDENT)
             blocks += [_Block(lines, loose=True) for lines in parts]
             blocks += self._second_names(struct)
         for alias, lines in alias_blocks:
@@ -155,6 +168,12 @@ class _Module:
             blocks += self._second_names(const)
         blocks += [_Block(lines, loose=False) for lines in specs]
         return self._spaced(blocks)
+
+    def _service(self, service: model.Service) -> list[list[str]]:
+        base, client = self._services.emit(service)
+        base += self._point(f"service.{service.name}", INDENT)
+        client += self._point(f"client.{service.name}", INDENT)
+        return [base, client]
 
     def _spaced(self, blocks: list[_Block]) -> list[_Block]:
         """A statement behind a class needs two empty lines as well."""

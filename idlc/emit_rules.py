@@ -10,7 +10,18 @@ from idlc import model
 from idlc.emit_types import Types
 from idlc.errors import Report
 from idlc.layout import INDENT, call, flat, lay_out, quoted, quoted_bytes
-from idlc.rules import Call, Expression, FieldRef, FieldRules, Literal, MemberRef, Rule, StructRules, read_rules
+from idlc.rules import (
+    FUNCTIONS,
+    Call,
+    Expression,
+    FieldRef,
+    FieldRules,
+    Literal,
+    MemberRef,
+    Rule,
+    StructRules,
+    read_rules,
+)
 
 __all__ = ["RuleSet", "Rules"]
 
@@ -231,6 +242,8 @@ class Rules:
                 return self._size(texts[0], ref.field.type, runes=False)[0]
             case "equal":
                 return f"({texts[0]} == {texts[1]})"
+        if name not in FUNCTIONS:
+            return flat(call(self.types.stub("rule_call"), quoted(name), *texts))
         function = {"mod": "modulo"}.get(name, name)
         return flat(call(self.types.stub(function), *texts))
 

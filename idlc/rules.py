@@ -304,12 +304,13 @@ class _Reader:
 
     def _call(self, name: str, inside: str, annotation: Annotation) -> Expression | None:
         if name not in FUNCTIONS:
-            self._error(annotation, f'{annotation.key}: unknown function "@{name}"', f"there is {', '.join(FUNCTIONS)}")
-            return None
+            close = difflib.get_close_matches(name, FUNCTIONS, 1)
+            message = f'{annotation.key}: "@{name}" is no function of ours: give it with weego.rule_function before anything is validated'
+            self.report.warn("vt-function", message, annotation.pos, f'did you mean "@{close[0]}"?' if close else None)
         arguments = [self._parse(part, annotation) for part in _split(inside)]
         if any(each is None for each in arguments):
             return None
-        wanted = FUNCTIONS[name]
+        wanted = FUNCTIONS.get(name)
         if wanted is not None and len(arguments) != wanted:
             self._error(annotation, f"{annotation.key}: @{name} takes {wanted} arguments, here are {len(arguments)}")
             return None

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     )
     from codec.metadata import Metadata
     from codec.structs import Enum, IdlException, Struct, Union
-    from codec.validation import ValidationError, Violation
+    from codec.validation import ValidationError, Violation, rule_function
     from governance import metainfo
     from governance.acl import Rule
     from governance.call import Call, current
@@ -108,6 +108,7 @@ __all__ = [
     "governance",
     "inline",
     "metainfo",
+    "rule_function",
     "tags",
     "thread",
     "validate_arguments",
@@ -134,7 +135,7 @@ _HOME = {
     ),
     "codec.metadata": ("Metadata",),
     "codec.structs": ("Enum", "IdlException", "Struct", "Union"),
-    "codec.validation": ("ValidationError", "Violation"),
+    "codec.validation": ("ValidationError", "Violation", "rule_function"),
     "governance": ("metainfo",),
     "governance.acl": ("Rule",),
     "governance.call": ("Call", "current"),

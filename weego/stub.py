@@ -45,7 +45,7 @@ from codec.types import (
     Set,
     StructType,
 )
-from codec.validation import Violations, add, check, modulo, rules, sprintf
+from codec.validation import Violations, add, check, modulo, rule_call, rules, sprintf
 
 if TYPE_CHECKING:
     from codec.upb import (
@@ -125,6 +125,7 @@ __all__ = [
     "proto_message",
     "protobuf_service",
     "require",
+    "rule_call",
     "rules",
     "sprintf",
     "unimplemented",

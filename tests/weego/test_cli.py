@@ -146,7 +146,7 @@ def test_gen_hands_over_what_was_typed(monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = ["gen", "a.thrift", "b.thrift", "-o", "out", "-I", "x", "-I", "y", "--names=idl"]
     result = CliRunner().invoke(group, arguments)
     assert (result.exit_code, result.output) == (0, "")
-    options = {"dialect": "apache", "version": weego.__version__, "levels": {}, "write": True}
+    options = {"dialect": "apache", "version": weego.__version__, "levels": {}, "write": True, "plugins": []}
     assert calls == [((["a.thrift", "b.thrift"], "out", ["x", "y"], "idl"), options)]
 
 

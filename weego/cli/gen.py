@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from idlc.errors import Diagnostic
     from idlc.names import MethodStyle
     from idlc.parser import Dialect
+    from idlc.plugins import Plugin
     from idlc.proto_compile import Messages
 
 
@@ -52,6 +53,14 @@ if TYPE_CHECKING:
     metavar="NAME[:K=V,...]",
     help="What to make of Thrift files instead: typescript, jsonschema, markdown, html, or what an installed package adds.",
 )
+@click.option(
+    "-p",
+    "--plugin",
+    "plugins",
+    multiple=True,
+    metavar="NAME[=PATH][:K=V,...]",
+    help="A plugin for Thrift files: an installed one, or a program that speaks thriftgo's protocol (thrift-gen-NAME); may be repeated.",
+)
 def gen(
     files: tuple[str, ...],
     out: str,
@@ -62,6 +71,7 @@ def gen(
     check: bool,
     messages: Messages,
     target: str,
+    plugins: tuple[str, ...],
 ) -> None:
     """Generate typed Python from Thrift (.thrift) and Protobuf (.proto) files, and from every file they include.
 
@@ -75,9 +85,14 @@ def gen(
         stderr_line(f"weego gen: -o {out}: the output folder becomes a package, the one you import from; name a folder of its own: -o gen")
         sys.exit(2)
     from idlc import IdlError
+    from idlc.plugins import PluginError, find_plugin
 
     try:
-        made = _compile(files, out, include, names, dialect, warnings, messages, write=not check)
+        found = [find_plugin(each) for each in plugins]
+        made = _compile(files, out, include, names, dialect, warnings, messages, found, write=not check)
+    except PluginError as error:
+        stderr_line(f"weego gen: -p: {error}")
+        sys.exit(2)
     except IdlError as error:
         click.echo(str(error), err=True)  # several lines: the mistakes with the source they are in, as compilers show them
         sys.exit(1)
@@ -134,6 +149,7 @@ def _compile(
     dialect: Dialect,
     levels: Levels,
     messages: Messages,
+    plugins: list[Plugin],
     *,
     write: bool,
 ) -> Compilation:
@@ -145,7 +161,15 @@ def _compile(
     others = [file for file in files if not file.endswith(".proto")]
     if others:
         made += compile_files(
-            others, out, list(include), names, dialect=dialect, version=__version__, levels=levels, write=write
+            others,
+            out,
+            list(include),
+            names,
+            dialect=dialect,
+            version=__version__,
+            levels=levels,
+            write=write,
+            plugins=plugins,
         )
     if protos:
         from idlc.proto_compile import compile_protos
