@@ -113,13 +113,16 @@ def test_the_files(here: Path) -> None:
     said = made("greeter")
     files = sorted(str(path.relative_to(here)) for path in here.rglob("*") if path.is_file() and "gen" not in path.parts)
     assert files == [
+        "greeter/.dockerignore",
         "greeter/.gitignore",
+        "greeter/Dockerfile",
         "greeter/Makefile",
         "greeter/README.md",
         "greeter/app.py",
         "greeter/client.py",
         "greeter/conf/server.toml",
         "greeter/idl/greeter.thrift",
+        "greeter/requirements.txt",
         "greeter/tests/__init__.py",
         "greeter/tests/test_app.py",
     ]
@@ -356,3 +359,51 @@ def test_handlers_that_do_not_parse(here: Path, capfd: pytest.CaptureFixture[str
     (here / "greeter/app.py").write_text("def broken(:\n")
     assert "greeter/app.py:1: invalid syntax; nothing was changed" in failure(capfd, 1, "greeter")
     assert (here / "greeter/app.py").read_text() == "def broken(:\n"
+
+
+# ---- templates -------------------------------------------------------------------------------------------------------
+
+
+def test_a_template_adds_and_replaces(here: Path) -> None:
+    (here / "mine/deploy").mkdir(parents=True)
+    (here / "mine/README.md.in").write_text("{{name}} {{service}} {{client}} {{module}} {{idl}} {{classes}} {{base}}\n")
+    (here / "mine/deploy/start.sh").write_text("{{not a mark}}\n")
+    (here / "mine/deploy/start.sh").chmod(0o755)
+    (here / "mine/binary").write_bytes(b"\xff\x00")
+    said = made("greeter", "--template", "mine")
+    assert (here / "greeter/README.md").read_text() == (
+        "greeter Greeter GreeterClient gen.greeter idl/greeter.thrift GreeterService Greeter\n"
+    )
+    assert (here / "greeter/deploy/start.sh").read_text() == "{{not a mark}}\n"
+    assert os.access(here / "greeter/deploy/start.sh", os.X_OK)
+    assert (here / "greeter/binary").read_bytes() == b"\xff\x00"
+    assert "wrote greeter/deploy/start.sh" in said
+    assert "class GreeterService" in (here / "greeter/app.py").read_text()
+
+
+def test_mistakes_in_a_template_leave_nothing_behind(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert "no such folder" in failure(capfd, 2, "greeter", "--template", "none")
+    (here / "mine/gen").mkdir(parents=True)
+    (here / "mine/x.in").write_text("{{nme}}")
+    message = failure(capfd, 1, "greeter", "--template", "mine")
+    assert "mine/x.in: unknown mark {{nme}}; there is base, classes, client" in message
+    (here / "mine/x.in").write_bytes(b"\xff")
+    assert "not UTF-8" in failure(capfd, 1, "greeter", "--template", "mine")
+    (here / "mine/x.in").unlink()
+    (here / "mine/gen/x.py").write_text("")
+    assert "gen/ is written by `weego gen` alone" in failure(capfd, 1, "greeter", "--template", "mine")
+    assert not (here / "greeter").exists()
+
+
+def test_a_template_is_for_new_projects(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    made("greeter")
+    (here / "mine").mkdir()
+    assert "its files are yours" in failure(capfd, 2, "greeter", "--template", "mine")
+
+
+def test_the_dockerfile_names_what_there_is(here: Path) -> None:
+    made("greeter")
+    text = (here / "greeter/Dockerfile").read_text()
+    assert "weego gen idl/greeter.thrift -o gen -I idl" in text
+    assert 'CMD ["weego-master", "conf/server.toml"]' in text
+    assert "tcp://127.0.0.1:" in (here / "greeter/conf/server.toml").read_text()  # what the Dockerfile replaces

@@ -43,7 +43,12 @@ _BODY: Final = {"hello": 'return HelloResponse(message=f"Hello, {req.name}!")'}
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("name")
 @click.option("--idl", metavar="FILE", help="Start from a copy of this Thrift file and its includes.")
-def new(name: str, idl: str | None) -> None:
+@click.option(
+    "--template",
+    metavar="DIR",
+    help="Files to add to a new project, or to put in the place of ours: NAME.in is filled in and becomes NAME, others are copied.",
+)
+def new(name: str, idl: str | None, template: str | None) -> None:
     """Make a project: IDL, typed stubs, handlers, configuration, client, test and Makefile, in the folder NAME.
 
     In a project that is there already: add the methods that its IDL has gained to the handlers. Your code is never changed.
@@ -57,12 +62,16 @@ def new(name: str, idl: str | None) -> None:
         folder = Path()  # inside the project
     try:
         with _mistakes_in_idl():
+            if template is not None and not Path(template).is_dir():
+                _fail(EX_USAGE, f"--template {template}: no such folder")
             if (known := _idl_of(folder, name)) is not None:
+                if template is not None:
+                    _fail(EX_USAGE, f"--template is for new projects; {name} is there already, and its files are yours")
                 _update(folder, known, idl)
             elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
                 _fail(EX_USAGE, f"{name} exists and is no project of `weego new`: it has no idl/{name}.thrift")
             else:
-                _create(folder, name, idl)
+                _create(folder, name, idl, template)
     except OSError as error:
         _fail(EX_MISTAKE, f"{error.filename or name}: {(error.strerror or str(error)).lower()}")
 
@@ -87,12 +96,14 @@ def _idl_of(folder: Path, name: str) -> Path | None:
 # ---- a new project ---------------------------------------------------------------------------------------------------
 
 
-def _create(folder: Path, name: str, idl: str | None) -> None:
+def _create(folder: Path, name: str, idl: str | None, template: str | None) -> None:
     """Everything is made beside the folder and moved in place in one step: a mistake leaves nothing behind."""
     with tempfile.TemporaryDirectory(prefix=f".{name}.", dir=folder.absolute().parent) as beside:
         draft = Path(beside, name)
         draft.mkdir()
-        _fill(draft, name, idl)
+        values = _fill(draft, name, idl)
+        if template is not None:
+            _apply_template(Path(template), draft, values)
         os.rename(draft, folder)
     for path in sorted(path for path in folder.rglob("*") if path.is_file() and "gen" not in path.relative_to(folder).parts):
         click.echo(f"wrote {path}")
@@ -110,7 +121,30 @@ def _path_for_make() -> str:
     return ""
 
 
-def _fill(folder: Path, name: str, idl: str | None) -> None:
+def _apply_template(template: Path, folder: Path, values: dict[str, str]) -> None:
+    """Files of the user's template over ours: `NAME.in` with its `{{marks}}` filled in, others as they are; modes stay."""
+    from weego.scaffold import fill
+
+    for path in sorted(each for each in template.rglob("*") if each.is_file()):
+        target = folder / path.relative_to(template)
+        if target.relative_to(folder).parts[0] == "gen":
+            _fail(EX_MISTAKE, f"{path}: gen/ is written by `weego gen` alone")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix != ".in":
+            shutil.copy(path, target)
+            continue
+        target = target.with_suffix("")
+        try:
+            _write(target, fill(path.read_text(encoding="utf-8"), values))
+        except KeyError as error:
+            _fail(EX_MISTAKE, f"{path}: unknown mark {{{{{error.args[0]}}}}}; there is {', '.join(sorted(values))}")
+        except UnicodeDecodeError:
+            _fail(EX_MISTAKE, f"{path}: not UTF-8, so there is nothing to fill in; leave .in off to have it copied")
+        shutil.copymode(path, target)
+
+
+def _fill(folder: Path, name: str, idl: str | None) -> dict[str, str]:
+    """The built-in project; returns what templates may fill in."""
     from weego.scaffold import render
     from weego.scaffold.handlers import Source
 
@@ -131,6 +165,9 @@ def _fill(folder: Path, name: str, idl: str | None) -> None:
     _write(folder / _CONF, render("server.toml", name=name, services=entries))
     _write(folder / "Makefile", render("Makefile", idl=path.as_posix()))
     _write(folder / ".gitignore", render("gitignore"))
+    _write(folder / "Dockerfile", render("Dockerfile", name=name, idl=path.as_posix()))
+    _write(folder / ".dockerignore", render("dockerignore"))
+    _write(folder / "requirements.txt", render("requirements.txt"))
     _write(folder / "tests" / "__init__.py", "")
 
     service, client = services[0], services[0].client
@@ -160,6 +197,17 @@ def _fill(folder: Path, name: str, idl: str | None) -> None:
     _write(folder / "client.py", render("client.py", service=service.name, imports=names, client=client.name, body=calls))
     _write(folder / "tests" / "test_app.py", render("test_app.py", imports=imports, body=test))
     _write(folder / "README.md", render("README.md", name=name, idl=path.as_posix(), call=call).rstrip() + "\n")
+    return {
+        "name": name,
+        "idl": path.as_posix(),
+        "service": service.name,
+        "classes": ", ".join(classes),
+        "base": service.base.name,
+        "client": client.name,
+        "module": client.module,
+        "services": entries,
+        "version": __version__,
+    }
 
 
 def _copy(idl: str, folder: Path, name: str) -> Path:
