@@ -200,6 +200,7 @@ class App:
             services,
             middleware=[validate_arguments] if config.server.validate else [],
             govern=governance.middleware,
+            idle=governance.shedder.idle if governance.shedder else None,
             limits=serving_limits(config),
             fallback=next((made for made, wanted in zip(services, config.service, strict=True) if wanted.fallback), None),
             access=log.access_log() if config.log.access else None,

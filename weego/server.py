@@ -186,6 +186,7 @@ class Server:
             self._services,
             middleware=self._middleware,
             govern=self._governance.middleware if self._governance else None,
+            idle=self._governance.shedder.idle if self._governance and self._governance.shedder else None,
             limits=self._limits,
             access=configured_access_log() if self._access_log else None,
             fallback=self._fallback,

@@ -25,6 +25,7 @@ from poller.liveness import probe_fd
 from poller.loop import loop_of
 from weego.detect import DetectFront, Detector
 from weego.dispatch import Dispatcher
+from weego.idleness import Idleness
 from weego.log import Finished
 from weego.routes import Govern, build
 from weego.thrift_front import ThriftFront
@@ -76,6 +77,7 @@ class Serving:
         *,
         middleware: Sequence[Middleware] = (),
         govern: Govern | None = None,
+        idle: Callable[[], None] | None = None,
         limits: ServingLimits | None = None,
         fallback: object = None,
         access: Finished | None = None,
@@ -92,6 +94,7 @@ class Serving:
         )
         self.hub = get_hub()
         self.loop = loop_of(self.hub)
+        self._idleness = Idleness(self.hub, idle) if idle is not None else None
         self.connection_limits = Limits()
         self.dispatcher = Dispatcher(
             self.loop,
@@ -250,6 +253,9 @@ class Serving:
     def close(self) -> None:
         """End everything at once. The loop stays: it is the hub's, and clients may use it."""
         self.stop_accepting()
+        if self._idleness is not None:
+            self._idleness.close()
+            self._idleness = None
         if self._ticker is not None:
             self._ticker.stop()
             self._ticker.close()

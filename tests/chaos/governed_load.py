@@ -32,6 +32,7 @@ def main() -> None:
     parser.add_argument("--attempt-timeout", type=float, default=0.3)
     parser.add_argument("--idempotent", action="store_true")
     parser.add_argument("--no-retry", action="store_true", help="every refusal is seen")
+    parser.add_argument("--closed", type=int, default=0, help="so many callers, each with one call after the other, instead of a rate")
     options = parser.parse_args()
     sys.path.insert(0, ".")
     from gen.probe import ProbeClient  # type: ignore[import-not-found]
@@ -55,9 +56,15 @@ def main() -> None:
                 outcome = f"{error.code.name}: {error.message}"
             found.append((started - began, time.monotonic() - started, outcome))
 
+        def caller() -> None:
+            while time.monotonic() - began < options.seconds:
+                call()
+
         number = 0
-        calls = []
-        while (now := time.monotonic() - began) < options.seconds:
+        calls = [gevent.spawn(caller) for _ in range(options.closed)]
+        if calls:
+            gevent.joinall(calls)
+        while not options.closed and (now := time.monotonic() - began) < options.seconds:
             while number < now * options.rate:
                 calls.append(gevent.spawn(call))
                 number += 1

@@ -148,6 +148,21 @@ def test_overload_is_when_even_the_luckiest_waits() -> None:
     assert shedder.admit(0.02)
 
 
+def test_a_worker_that_is_never_idle_is_overloaded() -> None:
+    clock = Clock()
+    shedder = Shedder(clock=clock)
+    shedder.idle()
+    clock.pass_(0.09)
+    assert shedder.admit(0.02)
+    clock.pass_(0.02)
+    assert shedder.overloaded
+    assert not shedder.admit(0.006)
+    assert shedder.admit(0.004)
+    shedder.idle()
+    assert not shedder.overloaded
+    assert shedder.admit(0.006)
+
+
 def test_whoever_waited_very_long_is_refused_anyway() -> None:
     assert not Shedder(clock=Clock()).admit(0.2)
 
