@@ -320,12 +320,19 @@ def blocked_worker(make: Make, rounds: int) -> Found:
             sock = target.connect()
             sock.sendall(target.question("/block"))
             begun = time.monotonic()
+            there: set[int] = set()
+
+            def is_replaced(target: Target = target, old: set[int] = old, there: set[int] = there) -> bool:
+                there.clear()
+                there.update(target.workers())
+                return bool(there - old)
+
             try:
-                wait(lambda old=old: target.workers() - old, "a replacement", 20)  # type: ignore[misc]
+                wait(is_replaced, "a replacement", 20)
             except AssertionError:
                 return Found("never found out (20 s)", False)
             times.append(time.monotonic() - begun)
-            first += old <= target.workers()
+            first += old <= there
             if isinstance(target, Weego):
                 target.wait_for(r"its stacks follow")
                 target.wait_for(r"Current thread 0x|most recent call first")
@@ -453,7 +460,8 @@ def stop_under_connects(make: Make, rounds: int) -> Found:
             ending.set()
             for thread in threads:
                 thread.join()
-    return Found(f"{counts['reset']} of {counts['reset'] + counts['good']} reset in {rounds} stops", not counts["reset"])
+    numbers: dict[str, float] = {"reset": counts["reset"], "good": counts["good"]}
+    return Found(f"{counts['reset']} of {counts['reset'] + counts['good']} reset in {rounds} stops", not counts["reset"], numbers)
 
 
 # ---------------------------------------------------------------- what the system lacks
@@ -508,7 +516,7 @@ def no_descriptors(make: Make, seconds: float) -> Found:
             sock.close()
         with contextlib.suppress(AssertionError):
             resumed = wait(lambda: target.answers(1), "a newcomer to be served", 10)
-            return Found(f"{good} of {len(served)} inside are served, {cpu:.0%} CPU, newcomers {ms(resumed)} after relief", good == len(served) > 100 and cpu <= 0.2 and within(resumed, 1.5))
+            return Found(f"{good} of {len(served)} inside are served, {cpu:.0%} CPU, newcomers {ms(resumed)} after relief", good == len(served) > 100 and cpu <= 0.2 and within(resumed, 1.5), {"good": good, "served": len(served)})
     return Found("serves no newcomers after relief", False)
 
 

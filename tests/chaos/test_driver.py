@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(300)]
 
 
 def test_all_is_well_in_the_end(tmp_path: Path, no_leaks: None) -> None:
-    report = Chaos(App(tmp_path / "app"), seed=3).run(rounds=8)
+    report = Chaos(App(tmp_path / "app"), seed=3).run(rounds=5)
     assert report.is_good, report
-    assert report.answered > 500
-    assert sum(report.rounds.values()) == 8
+    assert report.answered > 300
+    assert sum(report.rounds.values()) == 5
