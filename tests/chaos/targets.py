@@ -28,6 +28,8 @@ from tests.support.service import MASTER, PROBE_CODE, App
 WORKERS: Final = 2
 #: Seconds that calls in progress are given by all of them.
 GRACE: Final = 10
+#: And that idle connections are kept by those who would close them after 2 or 5.
+KEEP_ALIVE: Final = 60
 
 WSGI = """\
 import os, time
@@ -333,7 +335,7 @@ class Gunicorn(Rival):
         access = 'accesslog = "-"' if self._output is not None else ""
         (self.folder / "conf.py").write_text(
             f'bind = ["127.0.0.1:{self.port}"]\nworkers = {self.workers_wanted}\nworker_class = "gevent"\n'
-            f"graceful_timeout = {GRACE}\ntimeout = {self.hang_timeout or 30:g}\n{access}\n{more}\n"
+            f"keepalive = {KEEP_ALIVE}\ngraceful_timeout = {GRACE}\ntimeout = {self.hang_timeout or 30:g}\n{access}\n{more}\n"
         )
 
     @property
@@ -349,7 +351,7 @@ class Uvicorn(Rival):
 
     def command(self) -> list[str]:
         command = [str(self.bin / "uvicorn"), "app:app", "--workers", str(self.workers_wanted), "--port", str(self.port)]
-        command += ["--timeout-graceful-shutdown", str(GRACE)]
+        command += ["--timeout-graceful-shutdown", str(GRACE), "--timeout-keep-alive", str(KEEP_ALIVE)]
         return command if self._output is not None else [*command, "--no-access-log"]
 
 

@@ -41,6 +41,9 @@ class Failure:
     pid: int
     began: float
     why: str
+    heard: float = 0.0
+    """When the connection was last answered, and when this was found."""
+    at: float = 0.0
 
     def __str__(self) -> str:
         who = "newcomer" if self.number is None else f"connection {self.number} to worker {self.pid}"
@@ -68,6 +71,7 @@ class Connection:
         self.version = 0
         self.pid = 0
         self.failed = False
+        self.heard = time.monotonic()
 
 
 class Load:
@@ -216,7 +220,7 @@ class Load:
         assert (found.name, found.seqid) == ("tell", seqid), f"{found.name} {found.seqid} in place of {seqid}"
         version, pid = told(found.text, text)
         assert each.version <= version <= self.newest, f"code {version} after {each.version}, newest is {self.newest}"
-        each.version, each.pid = version, pid
+        each.version, each.pid, each.heard = version, pid, now
         self.pids.add(pid)
         self.slowest = max(self.slowest, now - sent)
         self.latencies.append(now - sent)
@@ -225,7 +229,14 @@ class Load:
     def _fail(self, each: Connection, why: str) -> None:
         each.failed = True
         self.failures.append(
-            Failure(each.number, each.pid, each.waiting[0][2] if each.waiting else time.monotonic(), why)
+            Failure(
+                each.number,
+                each.pid,
+                each.waiting[0][2] if each.waiting else time.monotonic(),
+                why,
+                each.heard,
+                time.monotonic(),
+            )
         )
         self._epoll.unregister(each.socket)
 
@@ -239,5 +250,5 @@ class Load:
                     version, _ = wire.tell(f"newcomer {self.arrived}")
                     assert version <= self.newest
             except (OSError, AssertionError, ValueError, struct.error) as error:
-                self.failures.append(Failure(None, 0, began, repr(error)))
+                self.failures.append(Failure(None, 0, began, repr(error), began, time.monotonic()))
             self.arrived += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import select
 import signal
 import socket
@@ -15,7 +16,11 @@ import pytest
 from tests.e2e.load import ALL_FRAMINGS
 from tests.e2e.test_crash import KILLED, kill
 from tests.e2e.wire import DOUBLE, I32, PATIENCE, STRING, Answer, Closed, answer, cut, pack, told
+from tests.support import need
 from tests.support.service import App, Server, until
+
+# Open files of this process with two thousand connections, and room for everything else.
+CROWD_FILES = 3000
 
 
 class Wire:
@@ -156,6 +161,11 @@ def test_who_is_still_draining_when_the_next_reload_comes_hands_over_to_the_newe
 @pytest.fixture
 def crowd(app: App) -> Iterator[tuple[Server, list[Wire]]]:
     """Two thousand connections, all framings, idle; each has been answered once."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < CROWD_FILES:
+        if hard < CROWD_FILES:
+            need.missing(f"room for {CROWD_FILES} open files (the hard limit is {hard})", "ulimit -Hn 8192")
+        resource.setrlimit(resource.RLIMIT_NOFILE, (CROWD_FILES, hard))
     with app.serve(workers=2, allow=KILLED) as server, ExitStack() as stack:
         wires = [stack.enter_context(Wire(server.address, ALL_FRAMINGS[n % 3])) for n in range(2000)]
         for wire in wires:
