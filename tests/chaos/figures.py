@@ -607,9 +607,11 @@ def upgrade(make: Make, rounds: int) -> Found:
         for thread in threads:
             thread.start()
         try:
-            for _ in range(rounds):
-                before = target.workers()
+            for number in range(rounds):
                 target.signal(signal.SIGUSR2)
+                target.wait_for(r"upgraded from weego", number + 1)
+                before = target.workers()
+                target.reload()
                 wait(lambda before=before: not before & target.workers() and settled(target), "the new workers", 20)  # type: ignore[misc]
         except AssertionError:
             return Found("no upgrade in place", False)
@@ -618,7 +620,7 @@ def upgrade(make: Make, rounds: int) -> Found:
             for thread in threads:
                 thread.join()
         alive = target.is_alive
-    return Found(f"{rounds} upgrades, same pid, {counts['bad']} of {counts['good'] + counts['bad']} failed on 8 connections that stayed", alive and not counts["bad"])
+    return Found(f"{rounds} upgrades and reloads, same pid, {counts['bad']} of {counts['good'] + counts['bad']} failed on 8 connections that stayed", alive and not counts["bad"])
 
 
 @dataclass(frozen=True)
