@@ -13,6 +13,7 @@
         ├── ApplicationError        the peer answered with an application exception
         │   ├── UnknownMethod       … because it has no such method
         │   └── UnknownService      … because it has no such service
+        ├── StatusError             the peer's handler answered with a gRPC status
         └── BusinessError           the peer's handler answered with a business status
 
 Exceptions declared in an IDL are not part of this tree: they are raised as they are.
@@ -22,7 +23,7 @@ from __future__ import annotations
 
 import copyreg
 import enum
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "ProtocolErrorKind",
     "ResourceExhausted",
     "RpcError",
+    "StatusError",
     "Unavailable",
     "UnknownMethod",
     "UnknownService",
@@ -243,6 +245,32 @@ class UnknownService(ApplicationError):
 
     def __init__(self, message: str, type: int = ApplicationErrorType.UNKNOWN_SERVICE, **facts: Any) -> None:
         super().__init__(message, type, **facts)
+
+
+class StatusError(RpcError):
+    """A gRPC status that is not OK, with its details: a handler raises it, a caller gets it.
+
+    `details` are protobuf messages (a caller gets each as google.protobuf.Any); `status_details` is the serialized
+    google.rpc.Status they came in, if they came from a peer.
+    """
+
+    default_origin = Origin.PEER
+
+    def __init__(
+        self, code: int, message: str = "", details: Iterable[Any] = (), *, status_details: bytes = b"", **facts: Any
+    ) -> None:
+        super().__init__(message, code=Code(code), **facts)
+        self.status_details = status_details
+        self._details = tuple(details)
+
+    @property
+    def details(self) -> tuple[Any, ...]:
+        """The messages that say more; ProtocolError when what a peer sent cannot be read."""
+        if not self._details and self.status_details:
+            from codec.grpc_status import unpack_details
+
+            self._details = unpack_details(self.status_details)
+        return self._details
 
 
 # Kitex carries the status as an i32.

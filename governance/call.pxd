@@ -16,5 +16,7 @@ cdef class Call:
     cdef object source                   # what the transport knows: header, framing, size
     cdef object connection
     cdef dict outgoing                   # TTHeader strings to send; None until asked for
+    cdef dict trailing                   # gRPC trailers to send; None until asked for
+    cdef public str compression          # of the messages sent from now on: a name of gRPC's (gzip …), or None
     cdef object incoming                 # Metadata; None until asked for
     cdef dict persistent                 # what `carried` gives; None until asked for

@@ -20,6 +20,7 @@ class Call:
     key: str | None
     deadline: float | None
     deadline_at: float
+    compression: str | None
     def __init__(
         self,
         spec: MethodSpec,
@@ -48,7 +49,9 @@ class Call:
     @property
     def metadata(self) -> Metadata: ...
     @property
-    def send_metadata(self) -> dict[str, str]: ...
+    def send_metadata(self) -> dict[str, Any]: ...
+    @property
+    def trailers(self) -> dict[str, Any]: ...
     @property
     def caller(self) -> str: ...
     @property

@@ -82,7 +82,7 @@ cdef class Call:
 
     @property
     def protocol(self):
-        """How the message came: buffered, framed, ttheader or ttheader-framed."""
+        """How the message came: buffered, framed, ttheader, ttheader-framed, grpc or grpc-web."""
         return getattr(self.source, "framing_name", "unknown")
 
     @property
@@ -90,27 +90,40 @@ cdef class Call:
         """What came along with the call (server) or with its answer (client), as Metadata."""
         if self.incoming is None:
             header = getattr(self.source, "header", None)
-            self.incoming = Metadata(header.strings) if header is not None else Metadata()
+            if header is not None:
+                self.incoming = Metadata(header.strings)
+            else:
+                self.incoming = Metadata(getattr(self.source, "metadata_pairs", ()))
         return self.incoming
 
     @property
     def send_metadata(self):
-        """Strings to send along: with the answer (server) or with the call (client). Only TTHeader carries them."""
+        """Strings to send along: with the answer (server) or with the call (client). TTHeader and gRPC carry them.
+
+        On gRPC a value may be a list of strings, and names that end with "-bin" take bytes. A server's leave with its first message.
+        """
         if self.outgoing is None:
             self.outgoing = {}
         return self.outgoing
 
     @property
+    def trailers(self):
+        """What goes behind the last message of an answer, like `send_metadata`: gRPC alone has such a place."""
+        if self.trailing is None:
+            self.trailing = {}
+        return self.trailing
+
+    @property
     def caller(self):
         """The name of the calling service, where the peer told it; else an empty string."""
         header = getattr(self.source, "header", None)
-        return header.ints.get(FROM_SERVICE, "") if header is not None else ""
+        return header.ints.get(FROM_SERVICE, "") if header is not None else getattr(self.source, "caller_name", "")
 
     @property
     def log_id(self):
         """The log id the peer sent along, or an empty string."""
         header = getattr(self.source, "header", None)
-        return header.ints.get(LOG_ID, "") if header is not None else ""
+        return header.ints.get(LOG_ID, "") if header is not None else getattr(self.source, "log_id", "")
 
     @property
     def carried(self):

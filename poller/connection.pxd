@@ -21,6 +21,10 @@ cdef class Receiver(Waiter):
     cdef int idle(self, Connection c) except -1
     # Most of the output has left; only told, and once, to who set `watch_room`. Must not block.
     cdef int room(self, Connection c) except -1
+    # Nothing has happened for the idle timeout. Must not block.
+    cdef int expired(self, Connection c) except -1
+    # The loop looks at time limits; only told to who set `watch_time`. Must not block.
+    cdef int tick(self, Connection c, double now) except -1
 
 
 cdef class Limits:
@@ -53,6 +57,8 @@ cdef class Connection(Pollable):
     cdef readonly bint finished          # the peer will send no more
     cdef bint closing                    # close as soon as nothing is under way and all is sent
     cdef public bint watch_idle
+    cdef bint watch_time                 # tell the receiver when the loop looks at time limits
+    cdef bint has_news                   # the protocol has messages to give without any input
     cdef bint watch_room                 # tell the receiver, once, when there is little output left
     cdef int64_t processing              # the loop's term in which a message of ours is with the receiver
     cdef bint is_closed
@@ -79,6 +85,8 @@ cdef class Connection(Pollable):
     cdef void await_rest(self, bint moved) noexcept
     cdef int become(self, Protocol protocol, Receiver receiver, int most_busy) except -1
     cdef int settle(self) except -1
+    cdef int nudge(self) except -1
+    cdef int process_news(self) except -1
     cdef int keep(self, Cursor* c) except -1
     cdef int shut(self, object error) except -1
     cdef int release_output(self) except -1

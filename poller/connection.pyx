@@ -75,6 +75,12 @@ cdef class Receiver:
     cdef int room(self, Connection c) except -1:
         return 0
 
+    cdef int expired(self, Connection c) except -1:
+        return c.shut(None)
+
+    cdef int tick(self, Connection c, double now) except -1:
+        return 0
+
 
 cdef class Limits:
     """Time limits of connections, in seconds; 0 means none."""
@@ -264,7 +270,7 @@ cdef class Connection(Pollable):
         cdef int64_t term = loop.term
         cdef bint guarded = False
         self.processing = term
-        if self.most_busy > 1 and not self.is_again and (self.more or self.input is not None):
+        if self.most_busy > 1 and not self.is_again and (self.more or self.has_news or self.input is not None):
             # Several calls at a time: should this one block, whoever goes on with the turn goes on with this connection too.
             guarded = self.is_again = True
             loop.unread.append(self)
@@ -301,8 +307,31 @@ cdef class Connection(Pollable):
             self.settle()
         return 1
 
+    cdef int nudge(self) except -1:
+        """The protocol has messages to give though nothing arrived: ask it, in the next turn."""
+        self.has_news = True
+        if not self.is_again:
+            self.is_again = True
+            self.loop.again(self)
+        return 0
+
+    cdef int process_news(self) except -1:
+        cdef Cursor c
+        cdef object message
+        while self.may_process():
+            c.p = c.end = self.loop.scratch
+            message = self.protocol.receive(&c)
+            if message is None:
+                self.has_news = False
+                return 1
+            if not self.deliver(message):
+                return 0
+        return 1
+
     cdef int resume(self) except -1:
         self.is_again = False
+        if self.has_news and not self.process_news():
+            return 0
         if self.input is not None and not self.process():
             return 0
         if self.fd >= 0 and self.may_process() and self.more:
@@ -464,8 +493,7 @@ cdef class Connection(Pollable):
     @property
     def is_quiet(self):
         """True when nothing is under way, waits to be sent, or was half received."""
-        return (self.fd >= 0 and self.busy == 0 and self.output is None and not self.closing and not self.finished
-                and self.input is None and self.protocol.between())
+        return self.is_between and self.input is None and self.protocol.between()
 
     @property
     def is_portable(self):
@@ -516,7 +544,9 @@ cdef class Connection(Pollable):
             if now - self.partial_since > patience:
                 return self.shut(Unavailable(f"a message did not arrive whole within {patience:g} s"))
         if (l.idle_timeout and self.busy == 0 and self.output is None and now - self.last_active > l.idle_timeout):
-            return self.shut(None)
+            return self.receiver.expired(self)
+        if self.watch_time:
+            return self.receiver.tick(self, now)
         return 0
 
     # ---- about -----------------------------------------------------------------------------------------------------

@@ -182,7 +182,7 @@ class App:
 
         from weego import log
         from weego.governed_config import ServerGovernance
-        from weego.serving import Serving
+        from weego.serving import GrpcOptions, Serving
         from weego.validation import validate_arguments
         from weego.worker import Body
 
@@ -203,6 +203,15 @@ class App:
             idle=governance.shedder.idle if governance.shedder else None,
             limits=serving_limits(config),
             fallback=next((made for made, wanted in zip(services, config.service, strict=True) if wanted.fallback), None),
+            grpc=GrpcOptions(
+                max_message=int(config.grpc.max_message),
+                max_streams=config.grpc.max_streams,
+                keepalive_time=float(config.grpc.keepalive_time),
+                keepalive_timeout=float(config.grpc.keepalive_timeout),
+                health=config.grpc.health,
+                reflection=config.grpc.reflection,
+                web_origins=None if config.grpc.web_origins == "*" else tuple(config.grpc.web_origins.split()),
+            ),
             access=log.access_log() if config.log.access else None,
             may_accept=lambda: body is not None and body.may_accept(),
         )

@@ -235,6 +235,26 @@ class Limits(_Table, frozen=True):
     ] = Duration(30)  # fmt: skip
 
 
+class Grpc(_Table, frozen=True):
+    """[grpc]: how services of a .proto are served, and the services that weego brings."""
+
+    max_message: Annotated[
+        Size, "Largest message; [limits] max_message bounds it too.", Between(1024, 2**31 - 1)
+    ] = Size(4 * 2**20)
+    max_streams: Annotated[
+        int, "Calls in progress on one connection; one more is refused, and clients wait.", Between(1, 100_000)
+    ] = 100
+    keepalive_time: Annotated[
+        Duration, "A connection that is silent for so long is asked whether it still lives; 0: never.", Between(0, 365 * DAY)
+    ] = Duration(7200)
+    keepalive_timeout: Annotated[Duration, "How long that answer may take.", Between(0.1, DAY)] = Duration(20)
+    health: Annotated[bool, "Serve grpc.health.v1.Health, which follows the drain."] = True
+    reflection: Annotated[bool, "Serve grpc.reflection v1 and v1alpha, which tell any caller what there is."] = True
+    web_origins: Annotated[
+        str, 'Origins whose scripts may call by gRPC-Web, with spaces between them; "*": all, "": none.'
+    ] = "*"
+
+
 class Log(_Table, frozen=True):
     """[log]: what is written, and where."""
 
@@ -387,6 +407,7 @@ class Config(_Table, frozen=True, kw_only=True):
     service: tuple[Service, ...]
     admin: Admin | None = None
     limits: Limits = Limits()
+    grpc: Grpc = Grpc()
     log: Log = Log()
     governance: Governance = Governance()
     registry: Registry | None = None

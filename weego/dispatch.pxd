@@ -41,6 +41,7 @@ cdef class Job:
     cdef Target target
     cdef Timer timer
     cdef object runner                 # the greenlet that may be interrupted, or None
+    cdef bint cancellable              # may be interrupted before its deadline too
     cdef bint answered
     cdef bint expected                 # the IDL or the application knows this failure: not counted among the errors
     cdef Py_ssize_t answer_size

@@ -208,7 +208,7 @@ cdef class Dispatcher:
         cdef Connection c = job.connection
         if self.leaders is not None and self.leaders.current != NULL:
             leader = self.leaders.current
-            if job.timer is not None and job.target.mode == GREENLET:
+            if job.target.mode == GREENLET and (job.cancellable or job.timer is not None):
                 job.runner = <object>leader
             references = (<Leader>leader).begin(job.call)
         self.run_handler(job)

@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 from codec.errors import UsageError
-from codec.spec import MethodSpec, Service
+from codec.spec import Method, Service
 from codec.thrift import Route
 from governance.chain import Handler, Middleware, compose
 from weego.dispatch import Target
+from weego.grpc_server import GrpcRoute
 
-__all__ = ["ServiceError", "build", "inline", "thread"]
+__all__ = ["ServiceError", "build", "build_grpc", "inline", "thread"]
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 _MODE = "__weego_mode__"
@@ -72,9 +73,24 @@ def build(
         named.setdefault(spec.name, routes)
         for name, route in routes.items():
             every.setdefault(name, route)
-    if not named:
+    if not full_names:
         raise ServiceError("there is no service to serve; give at least one object of a generated service base")
     return {} if named_only else every, named
+
+
+def build_grpc(
+    services: Iterable[object], middleware: Sequence[Middleware] = (), *, govern: Govern | None = None, timeout: float = 0.0
+) -> list[GrpcRoute]:
+    """The Protobuf services' methods as gRPC calls them; parameters and errors as for `build`."""
+    found = []
+    for service in services:
+        spec = _spec_of(service)
+        if spec.kind == "protobuf":
+            for method in spec.methods.values():
+                chain = [*(govern(spec.name, method.name) if govern else ()), *middleware]
+                target = _target(service, spec.name, method, chain, timeout)
+                found.append(GrpcRoute(method, target, spec.full_name, method.request.decode, method.response.encode))
+    return found
 
 
 def _spec_of(service: object) -> Any:
@@ -89,17 +105,21 @@ def _spec_of(service: object) -> Any:
     return spec
 
 
-def _target(service: object, name: str, method: MethodSpec, middleware: Sequence[Middleware], timeout: float) -> Target:
+def _target(service: object, name: str, method: Method, middleware: Sequence[Middleware], timeout: float) -> Target:
     bound: Callable[..., Any] = getattr(service, method.py_name)
-    if inspect.iscoroutinefunction(bound) or inspect.isgeneratorfunction(bound) or inspect.isasyncgenfunction(bound):
+    where = f"{type(service).__module__}.{type(service).__qualname__}.{method.py_name}"
+    if inspect.iscoroutinefunction(bound) or inspect.isasyncgenfunction(bound):
         raise ServiceError(
-            f"{type(service).__module__}.{type(service).__qualname__}.{method.py_name} is a coroutine or generator function; "
-            "write a plain `def` that returns the result: it may block cooperatively, for it runs in a greenlet"
+            f"{where} is a coroutine function; write a plain `def`: it may block cooperatively, for it runs in a greenlet"
         )
+    if inspect.isgeneratorfunction(bound) and not method.server_streaming:
+        raise ServiceError(f"{where} is a generator function, but its method answers once; write a `def` that returns the result")
     mode = getattr(bound, _MODE, "greenlet")
+    if mode != "greenlet" and (method.client_streaming or method.server_streaming):
+        raise ServiceError(f"{where} streams, so it must be able to wait: it cannot be {mode}")
 
     def call_method(_call: Any, args: tuple[Any, ...]) -> Any:
         return bound(*args)
 
     handler: Handler = compose(call_method, middleware)
-    return Target(name, handler, bound if not middleware else None, mode, timeout)
+    return Target(name, handler, bound if not middleware else None, mode, timeout, method.server_streaming)

@@ -27,7 +27,7 @@ from weego.announce import Announcer, address_of
 from weego.discovery import registry_of
 from weego.governed_config import ServerGovernance
 from weego.log import access_log as configured_access_log
-from weego.serving import Serving, ServingLimits
+from weego.serving import GrpcOptions, Serving, ServingLimits
 
 if TYPE_CHECKING:
     from poller.tls import ServerTLS
@@ -51,6 +51,7 @@ class Server:
     service (only TTHeader and gRPC do), or else the first; with `named_only` callers must.
     `governance` is what [governance] of a configuration makes: limits, access rules, shedding. With `registry` (a URL such as
     ``file://run/registry``, or a Registry) the server announces its first address as an instance of `name`, by default its first service's.
+    `grpc` says how services of a .proto are served.
     The limits are those of the configuration's [limits]: seconds and bytes. With `access_log`, each call is a line of the logger
     "weego.access".
 
@@ -80,6 +81,7 @@ class Server:
         timeout: float = 0.0,
         fallback: Service | None = None,
         named_only: bool = False,
+        grpc: GrpcOptions | None = None,
     ) -> None:
         if isinstance(services, Service):
             services = [services]
@@ -104,6 +106,7 @@ class Server:
             call_timeout=timeout,
             named_only=named_only,
         )
+        self._grpc = grpc
         self._access_log = access_log
         self._tls = tls
         if tls is not None:
@@ -188,6 +191,7 @@ class Server:
             govern=self._governance.middleware if self._governance else None,
             idle=self._governance.shedder.idle if self._governance and self._governance.shedder else None,
             limits=self._limits,
+            grpc=self._grpc,
             access=configured_access_log() if self._access_log else None,
             fallback=self._fallback,
         )

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, Final
 from gevent.event import Event
 from gevent.hub import get_hub
 
+from codec.grpc import DEFAULT_MAX_MESSAGE as DEFAULT_MAX_GRPC_MESSAGE
+from codec.h2.limits import MAX_STREAMS
 from codec.plan import DEFAULT_MAX_DECODED
 from codec.thrift import DEFAULT_MAX_MESSAGE
 from governance.chain import Middleware
@@ -23,22 +25,26 @@ from poller.connection import Connection, Limits, has_ended
 from poller.listener import Listener
 from poller.liveness import probe_fd
 from poller.loop import loop_of
-from weego.detect import DetectFront, Detector
+from weego.detect import DetectFront, Detector, PrefixDetector
 from weego.dispatch import Dispatcher
+from weego.grpc_server import GrpcFront, GrpcRoute
 from weego.idleness import Idleness
 from weego.log import Finished
-from weego.routes import Govern, build
+from weego.routes import Govern, build, build_grpc
 from weego.thrift_front import ThriftFront
 
 if TYPE_CHECKING:
     from poller.tls import ServerTLS
+    from weego.grpc_services import Health
 
-__all__ = ["Serving", "ServingLimits"]
+__all__ = ["GrpcOptions", "Serving", "ServingLimits"]
 
 log = logging.getLogger("weego.worker")
 
 # How long a peer may take nothing of its answers before it is given up (seconds): attack case TH-13.
 WRITE_TIMEOUT: Final = 30.0
+# What every HTTP/2 connection begins with, as far as it tells it from HTTP/1 and Thrift (RFC 9113, 3.4).
+HTTP2_PREFACE: Final = b"PRI * HTTP/2"
 # Descriptors kept for everything that is not a served connection: logs, listeners, the user's own clients.
 RESERVED_FDS: Final = 128
 # While draining: how often connections are looked at (seconds). Most leave at the very end of a call and need no look.
@@ -65,6 +71,19 @@ class ServingLimits:
     named_only: bool = False
 
 
+@dataclass(frozen=True)
+class GrpcOptions:
+    """How gRPC is served. Times in seconds, sizes in bytes; `web_origins` None: any."""
+
+    max_message: int = DEFAULT_MAX_GRPC_MESSAGE
+    max_streams: int = MAX_STREAMS
+    keepalive_time: float = 7200.0
+    keepalive_timeout: float = 20.0
+    health: bool = True
+    reflection: bool = True
+    web_origins: tuple[str, ...] | None = None
+
+
 class Serving:
     """Serves `services` on the hub of this thread. Make it after fork.
 
@@ -80,10 +99,12 @@ class Serving:
         idle: Callable[[], None] | None = None,
         limits: ServingLimits | None = None,
         fallback: object = None,
+        grpc: GrpcOptions | None = None,
         access: Finished | None = None,
         may_accept: Callable[[], bool] | None = None,
     ) -> None:
         self.limits = limits or ServingLimits()
+        services = list(services)
         routes, named = build(
             services,
             middleware,
@@ -106,6 +127,11 @@ class Serving:
         )
         # Asked in this order; Thrift takes whatever nobody else knows.
         self.detectors = [Detector("thrift", self._thrift)]
+        self.grpc: GrpcFront | None = None
+        self.health: Health | None = None
+        routes_of_grpc = build_grpc(services, middleware, govern=govern, timeout=self.limits.call_timeout)
+        if routes_of_grpc:
+            self._serve_grpc(routes_of_grpc, grpc or GrpcOptions())
         self.dispatcher.entrance = DetectFront(self.dispatcher, self.detectors)
         self.accepted = 0
         self.follow(self.limits)
@@ -128,6 +154,33 @@ class Serving:
         self.dispatcher.max_concurrency = limits.max_concurrency
         self._thrift.max_message, self._thrift.max_decoded = limits.max_message, limits.max_decoded
         self.max_connections = clamp_connections(limits.max_connections)
+
+    def _serve_grpc(self, routes: list[GrpcRoute], options: GrpcOptions) -> None:
+        self.grpc = GrpcFront(
+            self.dispatcher,
+            routes,
+            max_message=min(self.limits.max_message, options.max_message),
+            max_streams=options.max_streams,
+            keepalive_time=options.keepalive_time,
+            keepalive_timeout=options.keepalive_timeout,
+            origins=options.web_origins,
+        )
+        self.detectors.insert(0, PrefixDetector("http2", self.grpc, HTTP2_PREFACE))
+        names = {route.path[1:].rpartition(b"/")[0].decode() for route in routes}
+        own: list[Any] = []
+        if options.health:
+            from weego.grpc_services import Health
+
+            self.health = Health(names)
+            own.append(self.health.service)
+        if options.reflection:
+            from weego.grpc_services import reflection_services
+
+            own += reflection_services(lambda: names)
+        for route in build_grpc(own):
+            if route.path not in self.grpc.routes:  # a program may bring its own
+                self.grpc.add(route)
+                names.add(route.path[1:].rpartition(b"/")[0].decode())
 
     # ---- taking in ---------------------------------------------------------------------------------------------------
 
@@ -190,6 +243,8 @@ class Serving:
         self.dispatcher.leaving = give is None
         self.dispatcher.on_between = self._between
         self.dispatcher.leave()
+        if self.health is not None:
+            self.health.leave(handed_over=give is not None)
         for connection in list(self.dispatcher.connections):
             connection.watch_idle = True
             self._between(connection)

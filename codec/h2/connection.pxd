@@ -79,6 +79,7 @@ cdef class Stream:
     cdef Py_ssize_t offset                    # sent of queue[0]
     cdef readonly Py_ssize_t queued           # bytes in `queue`
     cdef list last_fields                     # trailers that wait behind the queue
+    cdef double progress                      # when data last left, or began to wait (the sink's clock)
     cdef bint ending                          # END_STREAM goes with the end of the queue
     cdef bint ended_locally                   # END_STREAM is written
     cdef bint is_waiting                      # in the connection's `waiting`
@@ -151,7 +152,7 @@ cdef class H2Sender(Protocol):
     cdef int empties
     cdef int64_t small
     cdef int64_t bytes_received, bytes_useful
-    cdef uint32_t* ended                      # ring of ids, with the reason in the top bit: 1 = after it was reset
+    cdef uint32_t* ended                      # ring of ids; the top bit says that we reset it, so that frames may be on their way
     cdef int ended_next
 
     # A Stream of the owner's class; nothing of it need be set.
@@ -177,6 +178,8 @@ cdef class H2Sender(Protocol):
     cdef Py_ssize_t write_data(self, Stream s, const uint8_t* p, Py_ssize_t n, bint end) except -1
     cdef void sent_data(self, Stream s, Py_ssize_t n) noexcept
     cdef Py_ssize_t longest_frame(self) noexcept
+    cdef bint has_room_now(self) noexcept
+    cdef int drop_queue(self, Stream s) except -1
     cdef int write_rst(self, uint32_t id, int code) except -1
     cdef int credit_stream(self, Stream s) except -1
     cdef int credit(self) except -1

@@ -34,6 +34,8 @@ cdef class H2Connection(H2Sender):
             told = self.frame(p[3], p[4], id, p + FRAME_HEAD, n)
             if told is not None:
                 return told
+            if self.news:
+                return self.news.pop(0)
         return None
 
     cdef bint take_preface(self, Cursor* c) except -1:
@@ -284,7 +286,8 @@ cdef class H2Connection(H2Sender):
             self.write_fields(s, TOO_MANY_FIELDS, True)
             return None
         if not self.check_request(s, fields):
-            return self.stream_error(id, PROTOCOL_ERROR)
+            self.stream_error(id, PROTOCOL_ERROR)
+            return None  # the owner never heard of it
         s.headers = fields
         s.events |= GOT_HEADERS
         told = s.on_headers()

@@ -121,7 +121,8 @@ cdef class H2Sender(Protocol):
         del self.streams[s.id]
         if self.last is s:
             self.last = None
-        self.ended[self.ended_next] = s.id | (<uint32_t>RESET_MARK if reset else 0)
+        # A peer that reset a stream itself has nothing more to send on it.
+        self.ended[self.ended_next] = s.id | (<uint32_t>RESET_MARK if reset and not s.reset_by_peer else 0)
         self.ended_next = (self.ended_next + 1) % MAX_IDS_KEPT
         if bool(s.id & 1) == self.is_client:
             self.local_streams -= 1
@@ -201,6 +202,7 @@ cdef class H2Sender(Protocol):
             n -= sent
             s.queue = []
             s.offset = 0
+            s.progress = self.sink.now()
         if n:
             s.queue.append(PyBytes_FromStringAndSize(<const char*>p, n))
             s.queued += n
@@ -240,6 +242,8 @@ cdef class H2Sender(Protocol):
                 s.offset += sent
                 if s.queue is None:
                     continue
+                if sent:
+                    s.progress = self.sink.now()
                 s.queued -= sent
                 self.queued -= sent
                 if s.offset == PyBytes_GET_SIZE(chunk):
@@ -257,6 +261,16 @@ cdef class H2Sender(Protocol):
             elif s.ending and s.is_open and not s.ended_locally:
                 self.write_data(s, NULL, 0, True)
             s.on_drained()
+        return 0
+
+    cdef bint has_room_now(self) noexcept:
+        return self.sink.backlog() < DATA_BACKLOG
+
+    cdef int drop_queue(self, Stream s) except -1:
+        """Forget the data that waits: what follows is all that the peer will get."""
+        self.queued -= s.queued
+        s.queued = 0
+        s.queue = None
         return 0
 
     cdef Py_ssize_t longest_frame(self) noexcept:

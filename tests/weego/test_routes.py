@@ -69,7 +69,7 @@ def test_mistakes() -> None:
         pass
 
     for services, text in (
-        ([Streams()], "coroutine or generator function"),
+        ([Streams()], "generator function, but its method answers once"),
         ([Bare()], "generated service base"),
         ([Echo], "is a class"),
         ([OtherService(), OtherService()], "two services are called Other"),
