@@ -58,6 +58,7 @@ cdef class GrpcServerStream(GrpcStream):
     cdef double arrived                    # monotonic seconds
     cdef str encoding                      # of the requests' messages; None: none
     cdef bytes accepts                     # grpc-accept-encoding
+    cdef bytes text                        # of a body in base64: what is no group of four yet
     cdef bytes origin                      # of a browser
     cdef bytes content_type                # of the answer
     cdef int http_error                    # HTTP status to refuse with, or 0

@@ -16,6 +16,7 @@ Theory of operation
 
 import base64
 import logging
+import re
 
 from codec.grpc cimport parse_timeout
 from codec.h2.connection cimport GOT_END, GOT_RESET
@@ -71,6 +72,7 @@ cdef dict CONTENT_TYPES = {}
 cdef list EXPOSED = [(b"access-control-expose-headers", b"grpc-status,grpc-message,grpc-status-details-bin,grpc-encoding,biz-status,biz-extra")]
 cdef bytes ACCEPT_POST = b"application/grpc, application/grpc-web, application/grpc-web-text"
 cdef bytes NO_GRPC = b"This server speaks gRPC: POST with content-type application/grpc.\n"
+PIECES = re.compile(rb"[^=]+=*")
 PREFLIGHT_AGE = b"86400"
 
 log = logging.getLogger("weego.worker")
@@ -242,6 +244,22 @@ cdef class GrpcServerStream(GrpcStream):
         self.eager = self.route.client_streaming
         return self.eager
 
+    cdef int on_data(self, const unsigned char* p, Py_ssize_t n) except -1:
+        cdef bytes data
+        cdef Py_ssize_t whole
+        if self.dialect != WEB_TEXT:
+            return GrpcStream.on_data(self, p, n)
+        # Base64, in groups of four characters; padding may stand wherever the caller ended a piece.
+        data = self.text + p[:n]
+        whole = len(data) // 4 * 4
+        self.text = data[whole:]
+        try:
+            data = b"".join([base64.b64decode(piece, validate=True) for piece in PIECES.findall(data[:whole])])
+        except ValueError:
+            self.fail(ProtocolError("the body is no base64", code=Code.INTERNAL))
+            return 1
+        return GrpcStream.on_data(self, <const unsigned char*>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
+
     def set_dialect(self):
         """Which gRPC it is, by the rest of the content type: nothing, "+proto", ";charset…", "-web…"."""
         rest = self.content_type[16:]
@@ -249,6 +267,7 @@ cdef class GrpcServerStream(GrpcStream):
             self.content_type = None
         elif rest.startswith(b"-web-text"):
             self.dialect = WEB_TEXT
+            self.text = b""
         elif rest.startswith(b"-web"):
             self.dialect = WEB
         else:
@@ -593,15 +612,13 @@ cdef class GrpcFront(Front):
         if s.sending is not None and job.call.compression is not None:
             payload = compress(s.sending, payload)
             compressed = True
+        if s.dialect == GRPC:
+            return s.send_message(payload, compressed, False)
+        s.sent += 5 + PyBytes_GET_SIZE(payload)
+        payload = framed(compressed, payload)
         if s.dialect == WEB_TEXT:
-            s.sent += 5 + PyBytes_GET_SIZE(payload)
-            return self.send_text(s, framed(compressed, payload))
-        return s.send_message(payload, compressed, False)
-
-    def send_text(self, GrpcServerStream s not None, bytes data not None):
-        """Send data in base64."""
-        data = base64.b64encode(data)
-        s.connection.send_data(s, <const unsigned char*>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), False)
+            payload = base64.b64encode(payload)
+        return s.connection.send_data(s, <const unsigned char*>PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload), False)
 
     cdef int send_status(self, GrpcServerStream s, Call call, list status) except -1:
         """End the call: `status` and the handler's trailers."""

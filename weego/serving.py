@@ -28,6 +28,7 @@ from poller.loop import loop_of
 from weego.detect import DetectFront, Detector, PrefixDetector
 from weego.dispatch import Dispatcher
 from weego.grpc_server import GrpcFront, GrpcRoute
+from weego.grpc_web import WebFront
 from weego.idleness import Idleness
 from weego.log import Finished
 from weego.routes import Govern, build, build_grpc
@@ -45,6 +46,8 @@ log = logging.getLogger("weego.worker")
 WRITE_TIMEOUT: Final = 30.0
 # What every HTTP/2 connection begins with, as far as it tells it from HTTP/1 and Thrift (RFC 9113, 3.4).
 HTTP2_PREFACE: Final = b"PRI * HTTP/2"
+# How a request of HTTP/1 begins; only gRPC-Web's POST and OPTIONS lead anywhere, the others are told so.
+HTTP1_METHODS: Final = (b"POST ", b"OPTIONS ", b"GET ", b"HEAD ", b"PUT ", b"DELETE ", b"PATCH ")
 # Descriptors kept for everything that is not a served connection: logs, listeners, the user's own clients.
 RESERVED_FDS: Final = 128
 # While draining: how often connections are looked at (seconds). Most leave at the very end of a call and need no look.
@@ -165,7 +168,10 @@ class Serving:
             keepalive_timeout=options.keepalive_timeout,
             origins=options.web_origins,
         )
-        self.detectors.insert(0, PrefixDetector("http2", self.grpc, HTTP2_PREFACE))
+        self.detectors[:0] = [
+            PrefixDetector("http2", self.grpc, HTTP2_PREFACE),
+            PrefixDetector("http1", WebFront(self.dispatcher, self.grpc), *HTTP1_METHODS),
+        ]
         names = {route.path[1:].rpartition(b"/")[0].decode() for route in routes}
         own: list[Any] = []
         if options.health:

@@ -1,0 +1,104 @@
+"""Reload and drain for gRPC: clients see a clean goodbye, streams finish, and no call fails. Thrift beside it on the same port."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.wire import Wire
+from tests.support import need
+from tests.support.grpc_echo import Reply, Request
+from tests.support.grpc_wire import GrpcWire, replies
+from tests.support.need import ROOT
+from tests.support.service import PROBE_CODE, App, until
+
+CODE = f"""\
+import os, sys
+
+sys.path.insert(0, {str(ROOT)!r})
+from tests.support.grpc_echo import EchoService, Reply
+
+
+class Grpc(EchoService):
+    def say(self, request):
+        return Reply(message=str(os.getpid())) if request.action == "pid" else super().say(request)
+"""
+BOTH = '[[service]]\nclass = "app:Grpc"\n'
+
+
+@pytest.fixture
+def both(tmp_path: Path) -> App:
+    """The probe service of Thrift and the echo service of gRPC."""
+    return App(tmp_path / "app", code=PROBE_CODE.format(version=1) + "\n\n" + CODE)
+
+
+def serving(wire: GrpcWire) -> int:
+    """The pid of who answers."""
+    status, _, found = wire.call("Say", Request(action="pid"))
+    assert status == 0
+    return int(found[0].message)
+
+
+def test_thrift_and_protobuf_side_by_side(both: App) -> None:
+    with both.serve(more=BOTH) as server, GrpcWire(server.address) as grpc, Wire(server.address) as thrift:
+        assert serving(grpc) == thrift.tell()[1] == server.worker()
+
+
+def test_a_reload_says_goodbye_twice_and_lets_streams_finish(both: App) -> None:
+    with both.serve(more=BOTH) as server, GrpcWire(server.address) as wire:
+        before = serving(wire)
+        stream = wire.open("Chat")
+        stream.write_message(Request(count=1).SerializeToString())
+        wire.until(lambda: stream.messages)
+        server.reload_ok()
+        wire.until(lambda: wire.protocol.peer_leaving)
+        assert wire.protocol.peer_goaway == 0
+        assert not wire.protocol.can_open
+        assert stream.is_open
+        assert replies(stream) == [Reply(count=1)]
+        stream.write_message(Request(count=2).SerializeToString(), end=True)
+        assert wire.finish(stream) == (0, "")
+        assert replies(stream) == [Reply(count=2)]
+        until(lambda: before not in server.remember(), "the old worker to go")
+        with GrpcWire(server.address) as fresh:
+            assert serving(fresh) == server.worker() != before
+
+
+def test_an_idle_connection_does_not_hold_up_the_end(both: App) -> None:
+    with both.serve(more=BOTH) as server, GrpcWire(server.address) as wire:
+        serving(wire)
+        server.signal(signal.SIGTERM)
+        wire.until(lambda: wire.protocol.peer_leaving)
+        assert server.process.wait() == 0
+
+
+def test_reloads_under_mixed_load_of_grpcio_fail_no_call(both: App) -> None:
+    need.module("grpc")
+    hups = 5
+    with both.serve(more=BOTH, workers=2) as server:
+        command = [sys.executable, "-m", "tests.support.grpcio_load", server.address.removeprefix("tcp://"), "32"]
+        load = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert load.stdin is not None
+        assert load.stdout is not None
+        try:
+            assert load.stdout.readline() == "running\n"
+            for _ in range(hups):
+                server.reload_ok()
+            load.stdin.write("\n")
+            load.stdin.flush()
+            said: dict[str, Any] = json.loads(load.stdout.readline())
+            assert load.wait(60) == 0
+        finally:
+            load.kill()
+            load.wait()
+            load.stdin.close()
+            load.stdout.close()
+    assert said["failed"] == {"unary": [0], "stream": [0]}
+    assert said["done"]["unary"] > 100
+    assert said["done"]["stream"] > 20
