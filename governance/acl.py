@@ -33,9 +33,17 @@ class Rule:
         return (
             (not self.methods or _any(self.methods, (call.method, f"{call.service}.{call.method}")))
             and (not self.callers or _any(self.callers, (call.caller,)))
-            and (not self.certificates or _any(self.certificates, call.certificate_names))
+            and (not self.certificates or _any(self.certificates, names_of(call)))
             and (self.check is None or self.check(call, args))
         )
+
+
+def names_of(call: Call) -> tuple[str, ...]:
+    """The names in the certificate that the peer proved to be its own: common name, subject, alternative names. Empty without one."""
+    identity = call.peer_identity
+    if identity is None:
+        return ()
+    return (identity.name, identity.subject, *identity.dns, *identity.uris, *identity.emails)
 
 
 def _any(patterns: Sequence[str], names: Sequence[str]) -> bool:
@@ -56,7 +64,7 @@ def acl(rules: Sequence[Rule], *, allow: bool) -> Middleware:
                 if allow:
                     return handler(call, args)
             who = call.caller or "a caller without a name"
-            names = ", ".join(call.certificate_names)
+            names = ", ".join(names_of(call))
             raise PermissionDenied(
                 f"{who}{f' (certificate: {names})' if names else ''} may not call {call.service}.{call.method}: an access rule denies it"
             )

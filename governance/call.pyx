@@ -138,11 +138,6 @@ cdef class Call:
                     self.persistent[name] = value
         return self.persistent
 
-    @property
-    def certificate_names(self):
-        """The names in the client certificate that the peer proved to be its own; empty without one."""
-        return getattr(self.connection, "certificate_names", None) or ()
-
     def avoid(self, address):
         """An attempt at `address` failed: the next one goes elsewhere, if there is an elsewhere."""
         if self.tried is None:

@@ -140,6 +140,11 @@ class Limits:
         self.memory.seats.sweep()
         return concurrency.enter()
 
+    @property
+    def refused(self) -> int:
+        """How many calls this process refused."""
+        return sum(limit.refused for limit in list(self._limits.values()))
+
     def snapshot(self) -> list[dict[str, Any]]:
         """Each limit: what it allows, what there is, how many this process refused."""
         return [

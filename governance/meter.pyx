@@ -1,9 +1,11 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """How many calls, how they ended, how long they took: counted in cells that all workers may share."""
 
+import os
+
 from governance.cells cimport add, load
 
-__all__ = ["BOUNDS", "METER_CELLS", "Meter"]
+__all__ = ["BOUNDS", "METER_CELLS", "Meter", "totals"]
 
 cdef enum:
     CODES = 17            # Code, 0 to 16
@@ -24,6 +26,24 @@ for _i in range(COUNT_OF_BUCKETS):
     _bounds[_i] = BOUNDS[_i]
 
 
+# Of this process alone, for counters that a supervisor sums up over its processes.
+cdef int64_t[4] _totals
+_totals[0] = _totals[1] = _totals[2] = _totals[3] = 0
+
+
+def totals():
+    """Calls, failed ones, retries and hedges of this process so far."""
+    return _totals[0], _totals[1], _totals[2], _totals[3]
+
+
+def _forget():
+    """In a forked child: what was counted is the parent's."""
+    _totals[0] = _totals[1] = _totals[2] = _totals[3] = 0
+
+
+os.register_at_fork(after_in_child=_forget)
+
+
 cdef class Meter:
     """The calls of one method of one service."""
 
@@ -36,6 +56,9 @@ cdef class Meter:
     cpdef int record(self, double seconds, int code) except -1:
         """A call took so long and ended with this Code."""
         cdef int bucket = 0
+        _totals[0] += 1
+        if code:
+            _totals[1] += 1
         add(self.cell + (code if 0 <= code < CODES else 2), 1)
         add(self.cell + MICROSECONDS, <int64_t>(seconds * 1e6))
         while bucket < COUNT_OF_BUCKETS - 1 and seconds > _bounds[bucket]:
@@ -45,11 +68,13 @@ cdef class Meter:
 
     cpdef int retried(self) except -1:
         """A further attempt, after one that failed."""
+        _totals[2] += 1
         add(self.cell + RETRIES, 1)
         return 0
 
     cpdef int hedged(self) except -1:
         """A further attempt, beside one that is slow."""
+        _totals[3] += 1
         add(self.cell + HEDGES, 1)
         return 0
 

@@ -29,6 +29,11 @@ _COUNTER_TEXTS = {
     "handed_over": ("weego_handed_over_connections_total", "Connections that a leaving worker gave to another."),
     "adopted": ("weego_adopted_connections_total", "Connections that a worker took from a leaving one."),
     "log_dropped": ("weego_log_dropped_total", "Log lines of workers that nobody took in time, or a full disk."),
+    "refused": ("weego_refused_requests_total", "Requests that limits and shedding refused."),
+    "client_calls": ("weego_client_calls_total", "Calls that clients in the workers made."),
+    "client_errors": ("weego_client_errors_total", "Of these, those that failed."),
+    "client_retries": ("weego_client_retries_total", "Further attempts after one that failed."),
+    "client_hedges": ("weego_client_hedges_total", "Further attempts beside one that was slow."),
 }
 
 #: A sample: labels and value.

@@ -24,7 +24,12 @@ COUNTERS = {
     "accepted": scoreboard.ACCEPTED,
     "handed_over": scoreboard.HANDED_OVER,
     "adopted": scoreboard.ADOPTED,
+    "refused": scoreboard.REFUSED_CALLS,
     "log_dropped": scoreboard.LOG_DROPPED,
+    "client_calls": scoreboard.CLIENT_CALLS,
+    "client_errors": scoreboard.CLIENT_ERRORS,
+    "client_retries": scoreboard.CLIENT_RETRIES,
+    "client_hedges": scoreboard.CLIENT_HEDGES,
 }
 
 GAUGES = {"connections": scoreboard.CONNECTIONS, "inflight": scoreboard.INFLIGHT}

@@ -224,6 +224,7 @@ class App:
             self.tls,
             follow=lambda settings: self._follow(settings, serving),
             announcer=self._announcer(config, worker),
+            refused=governance.refused,
         )
         body.run()
 

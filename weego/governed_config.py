@@ -151,6 +151,10 @@ class ServerGovernance:
             service, method, shedder=self.shedder, limits=self.limits, policy=self.policy, sleep=self._wait
         )
 
+    def refused(self) -> int:
+        """How many calls this process refused, by limits and by shedding."""
+        return (self.limits.refused if self.limits else 0) + (self.shedder.refused if self.shedder else 0)
+
     def snapshot(self) -> dict[str, Any]:
         """Limits and shedding, as plain values."""
         return {

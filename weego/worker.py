@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from array import array
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,6 +14,7 @@ from gevent.event import Event
 from gevent.hub import get_hub
 from gevent.util import format_run_info
 
+from governance.meter import totals
 from poller.connection import Connection
 from prefork import (
     Adopt,
@@ -54,7 +56,7 @@ class Body:
     """Runs `serving` for `worker` until the master lets it go; `tls` is that of each listener, in the worker's order.
 
     `announcer` tells the registry that the service is there, from the order to serve on; it takes that back before a stop, and while the
-    worker is to seem ill.
+    worker is to seem ill. `refused()` is how many calls limits and shedding refused.
     """
 
     def __init__(
@@ -65,12 +67,14 @@ class Body:
         *,
         follow: Callable[[Settings], None] | None = None,
         announcer: Announcer | None = None,
+        refused: Callable[[], int] = int,
     ) -> None:
         self._worker = worker
         self._follow = follow
         self._serving = serving
         self._tls = tls
         self._announcer = announcer
+        self._refused = refused
         self._hub = get_hub()
         self._left = Event()
         self._deadline = 0.0
@@ -212,6 +216,8 @@ class Body:
         self._worker.row[scoreboard.CONNECTIONS] = self._serving.connections
         self._worker.row[scoreboard.ACCEPTED] = self._serving.accepted
         self._worker.row[scoreboard.LOG_DROPPED] = log_files.dropped()
+        self._worker.row[scoreboard.REFUSED_CALLS] = self._refused()
+        self._worker.row[scoreboard.CLIENT_CALLS : scoreboard.CLIENT_HEDGES + 1] = memoryview(array("q", totals()))
 
     def may_accept(self) -> bool:
         """The gate: does this worker have its share of the connections?"""

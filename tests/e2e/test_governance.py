@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from governance.file_registry import FileResolver
+from tests.e2e.test_logs import metric
 from tests.e2e.wire import REPLY, STRING, Wire
 from tests.support.need import ROOT
 from tests.support.processes import Process
@@ -55,7 +56,7 @@ def test_one_instance_for_all_workers_through_reload_and_crash(tmp_path: Path) -
 def test_a_limit_counts_over_all_workers(tmp_path: Path, workers: int) -> None:
     """The same limit, the same number of answers, whether one worker serves or four."""
     app = App(tmp_path)
-    more = '[[governance.limit]]\nname = "all"\nrate = 0.001\nburst = 20\nmethod = "echo"\n'
+    more = '[[governance.limit]]\nname = "all"\nrate = 0.001\nburst = 20\nmethod = "echo"\n[admin]\naddress = "tcp://127.0.0.1:0"\n'
     with app.serve(workers=workers, more=more) as server:
         served = refused = 0
         wires = [Wire(server.address) for _ in range(8)]
@@ -72,6 +73,7 @@ def test_a_limit_counts_over_all_workers(tmp_path: Path, workers: int) -> None:
             for wire in wires:
                 wire.socket.close()
         assert (served, refused) == (20, 60)
+        until(lambda: metric(server, "weego_refused_requests_total") == 60, "the refusals in the metrics")
 
 
 @pytest.mark.parametrize("trouble", ["none", "kill", "fail"])
