@@ -125,7 +125,7 @@ def measure_servers(chosen: Plan, result: Result) -> None:
     done, total = 0, len(chosen.loads) * chosen.rounds
     for name, connections in chosen.loads:
         message = messages()[name]
-        able = {peer.name for peer in PEERS if peer.has_ttheader or name != TTHEADER}
+        able = {peer.name for peer in PEERS if name not in peer.cannot}
         peers = [peer for peer in chosen.peers if peer in able]
         request, reply = files(message)
         cells = {peer: Cell(peer, name, connections) for peer in peers}

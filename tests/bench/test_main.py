@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from bench.__main__ import CONNECTIONS, MESSAGES, PEER_NAMES, ROUNDS, SMOKE_LOADS, plan
-from bench.messages import TTHEADER
 from bench.native import BENCH
 from bench.peer import PEERS
 from bench.report import SCHEMA
@@ -93,5 +92,5 @@ def test_every_peer_answers_every_message_right(peer: str) -> None:
     said = json.loads(done.stdout)
     if peer in said["missing"]:
         pytest.skip(f"{peer} cannot run here: {said['missing'][peer]}")
-    able = [name for name in MESSAGES if name != TTHEADER or next(each for each in PEERS if each.name == peer).has_ttheader]
+    able = [name for name in MESSAGES if name not in next(each for each in PEERS if each.name == peer).cannot]
     assert [row["message"] for row in said["servers"]] == able

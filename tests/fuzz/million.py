@@ -90,6 +90,7 @@ def run(name: str, inputs: int, seed: int) -> int:
             settled = memory()
     grown = memory() - settled
     sys.stdout.write(f"{name}: {inputs} inputs in {time.monotonic() - began:.0f} s, memory grew by {grown / 2**20:.1f} MiB\n")
+    sys.stdout.flush()
     return 1 if grown > GROWTH else 0
 
 
