@@ -90,6 +90,7 @@ cdef struct Marks:
     Py_ssize_t packet
     Py_ssize_t frame
     Py_ssize_t sum                   # room for the payload's checksum
+    bint packed                      # the payload is to be compressed
 
 
 cdef struct Head:
@@ -108,12 +109,14 @@ cdef class ThriftProtocol(Protocol):
     cdef Scan* progress              # of a buffered message that has not arrived whole; NULL between messages
     cdef Py_ssize_t scanned          # its bytes that `progress` has seen
 
+    cdef bytes inflated              # the payload of that message, if it came compressed: the Envelope points into it
     cdef Header header               # of the message that `find` found last; None without TTHeader
 
     # 1: found, 0: more bytes are needed.
     cdef int find(self, Cursor* c, Envelope* e) except -1
     cdef int find_end(self, Cursor* c, Envelope* e) except -1
     cdef void forget_progress(self) noexcept
+    cdef int inflate(self, Cursor* packet) except -1
     cdef Py_ssize_t checked(self, uint32_t size, str what) except -1
 
 
@@ -143,6 +146,7 @@ cdef class ThriftServerProtocol(ThriftProtocol):
 cdef class ThriftClientProtocol(ThriftProtocol):
     cdef readonly int framing
     cdef public bint checksum        # TTHeader: send a checksum of each payload
+    cdef public bytes transforms     # TTHeader: ids of the compressors that calls go through
     cdef public bint shared          # answers come in any order, also to calls that nobody waits for any more
     cdef dict pending                # seqid → Route of the calls that wait for an answer
 

@@ -30,6 +30,7 @@ from libc.stdint cimport INT32_MAX, int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcmp, memcpy
 
+from codec.compression import compressor, restored, transformed
 from codec.errors import (
     ApplicationError,
     ApplicationErrorType,
@@ -264,7 +265,7 @@ cdef class ThriftProtocol(Protocol):
 
     cdef int find(self, Cursor* c, Envelope* e) except -1:
         cdef uint32_t w0, w1
-        cdef Py_ssize_t n = left(c), size
+        cdef Py_ssize_t n = left(c), size, size_of_packet
         cdef Cursor packet
         if n >= SHORTEST and is_compact(c.p):
             self.header = None
@@ -287,13 +288,15 @@ cdef class ThriftProtocol(Protocol):
             c.p = e.end
             return 1
         if w1 & VERSION_MASK == TTHEADER_MAGIC:
-            size = self.checked(w0, "TTHeader packet")
+            size_of_packet = size = self.checked(w0, "TTHeader packet")
             if n < size + 4:
                 return 0
             packet.p = c.p
             packet.end = c.p + 4 + size
             self.header = read_header(&packet)
             check_payload(self.header, packet.p, packet.end)
+            if self.header.transforms:
+                self.inflate(&packet)
             e.framing, e.body, e.end = TTHEADER, packet.p, packet.end
             if left(&packet) >= SHORTEST and is_compact(packet.p):
                 e.framing |= COMPACT
@@ -306,7 +309,7 @@ cdef class ThriftProtocol(Protocol):
                 e.framing, e.body, e.end = TTHEADER | FRAMED, packet.p + 4, packet.p + 4 + size
                 if size >= 2:
                     e.framing |= payload_of(e.body)
-            c.p = packet.end
+            c.p += 4 + size_of_packet
             return 1
         if w0 & VERSION_MASK == VERSION_1 or (0 < w0 <= MAX_NAME and is_letter(w1)):
             return self.find_end(c, e)
@@ -320,6 +323,17 @@ cdef class ThriftProtocol(Protocol):
         raise ProtocolError(
             f"not a Thrift message in any known framing: {described((<const char*>c.p)[:DETECT])}",
             ProtocolErrorKind.BAD_VERSION)
+
+    cdef int inflate(self, Cursor* packet) except -1:
+        """Undo the transforms of a payload. One that begins like a Thrift message was not transformed, as Kitex takes every one."""
+        if left(packet) >= DETECT and (get32(packet.p) & VERSION_MASK == VERSION_1 or get32(packet.p + 4) & VERSION_MASK == VERSION_1
+                                       or payload_of(packet.p) or payload_of(packet.p + 4)):
+            self.header.transforms = b""
+            return 0
+        self.inflated = restored(self.header.transforms, (<const char*>packet.p)[:left(packet)], self.max_message)
+        packet.p = <const uint8_t*>PyBytes_AS_STRING(self.inflated)
+        packet.end = packet.p + PyBytes_GET_SIZE(self.inflated)
+        return 0
 
     cdef Py_ssize_t checked(self, uint32_t size, str what) except -1:
         if <Py_ssize_t>size > self.max_message or size > <uint32_t>INT32_MAX:
@@ -386,13 +400,14 @@ cdef inline uint8_t* put_varint(uint8_t* p, uint32_t v) noexcept:
 
 cdef int begin_message(
     WriteBuffer out, Marks* m, int framing, bint strict, bytes name, int type, int32_t seqid,
-    int32_t header_seqid, dict ints, dict strings, bint checksum, int flags,
+    int32_t header_seqid, dict ints, dict strings, bint checksum, int flags, bytes transforms,
 ) except -1:
     cdef Py_ssize_t size = PyBytes_GET_SIZE(name)
     cdef uint8_t* p
     m.packet = m.frame = m.sum = -1
+    m.packed = framing & TTHEADER and len(transforms) > 0
     if framing & TTHEADER:
-        m.packet = begin_header(out, header_seqid, flags, ints, strings, &m.sum if checksum else NULL)
+        m.packet = begin_header(out, header_seqid, flags, ints, strings, &m.sum if checksum else NULL, transforms)
         if framing & COMPACT:
             out.p[m.packet + HEADER_FIXED] = ID_COMPACT
     reserve(out, 16 + size)
@@ -422,12 +437,23 @@ cdef int begin_message(
     return 0
 
 
+cdef int compress_payload(WriteBuffer out, Marks* m) except -1:
+    cdef Py_ssize_t info = m.packet + HEADER_FIXED
+    cdef Py_ssize_t payload = info + ((out.p[info - 2] << 8) | out.p[info - 1]) * 4
+    cdef bytes transforms = (<const char*>out.p + info + 2)[: out.p[info + 1]]
+    cdef bytes packed = transformed(transforms, (<const char*>out.p + payload)[: out.n - payload])
+    out.truncate(payload)
+    return out.append(PyBytes_AS_STRING(packed), PyBytes_GET_SIZE(packed))
+
+
 cdef int end_message(WriteBuffer out, Marks* m, Py_ssize_t start) except -1:
     """Fill in the lengths of the message that began at `start`."""
     if out.n - start > INT32_MAX:
         raise EncodeError(f"a message of {out.n - start} bytes; no framing carries more than {INT32_MAX}")
     if m.frame >= 0:
         put32(out.p + m.frame, <uint32_t>(out.n - m.frame - 4))
+    if m.packed:
+        compress_payload(out, m)
     if m.packet >= 0:
         end_header(out, m.packet)
     if m.sum >= 0:

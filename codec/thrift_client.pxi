@@ -7,12 +7,14 @@ cdef str shown(Head* head):
 cdef class ThriftClientProtocol(ThriftProtocol):
     """The client's side of one connection. `framing` is a name of FRAMINGS; replies in another framing are understood too."""
 
-    def __init__(self, str framing="framed", Py_ssize_t max_message=DEFAULT_MAX_MESSAGE, bint checksum=False):
+    def __init__(self, str framing="framed", Py_ssize_t max_message=DEFAULT_MAX_MESSAGE, bint checksum=False,
+                 str compression=""):
         if framing not in FRAMINGS:
             raise ValueError(f"unknown framing {framing!r}; choose one of {', '.join(FRAMINGS)}")
         self.framing = FRAMINGS[framing]
         self.max_message = max_message
         self.checksum = checksum
+        self.transforms = bytes((compressor(compression).transform,)) if compression else b""
         self.pending = {}
 
     cdef int call(self, Route route, tuple args, int32_t seqid, WriteBuffer out, dict ints, dict strings) except -1:
@@ -21,7 +23,8 @@ cdef class ThriftClientProtocol(ThriftProtocol):
         cdef Py_ssize_t start = out.n
         cdef int type = ONEWAY if route.oneway else CALL
         try:
-            begin_message(out, &m, self.framing, True, route.name, type, seqid, seqid, ints, strings, self.checksum, OUT_OF_ORDER if self.shared else 0)
+            begin_message(out, &m, self.framing, True, route.name, type, seqid, seqid, ints, strings, self.checksum,
+                          OUT_OF_ORDER if self.shared else 0, self.transforms)
             if route.is_protobuf or self.framing & PROTOBUF:
                 self.write_protobuf(route, args, out)
             else:
@@ -111,7 +114,7 @@ cdef class ThriftClientProtocol(ThriftProtocol):
         cdef Marks m
         cdef Py_ssize_t start = out.n
         begin_message(out, &m, self.framing, True, HEARTBEAT_ROUTE.name, HEARTBEAT, seqid, seqid, {KEY_MSG_TYPE: "6"}, None, False,
-                      OUT_OF_ORDER if self.shared else 0)
+                      OUT_OF_ORDER if self.shared else 0, b"")
         out.append(<const char*>b"\0", 1)
         end_message(out, &m, start)
         self.pending[seqid] = HEARTBEAT_ROUTE

@@ -161,7 +161,8 @@ cdef class ThriftServerProtocol(ThriftProtocol):
                 header_seqid = r.header.seqid
                 # In kind: a caller that sends one looks at one.
                 checksum = CHECKSUM in r.header.strings
-        return begin_message(out, m, r.framing, r.strict, r.name, type, r.seqid, header_seqid, ints, strings, checksum, 0)
+        return begin_message(out, m, r.framing, r.strict, r.name, type, r.seqid, header_seqid, ints, strings, checksum, 0,
+                             b"" if r.header is None else r.header.transforms)
 
     cdef int check_answer(self, Request request, Py_ssize_t size) except -1:
         if size > self.max_message:
@@ -229,7 +230,7 @@ cdef class ThriftServerProtocol(ThriftProtocol):
         """Ask a client that shares this connection among calls to make no more of them on it (Kitex's control frame: sequence id 0)."""
         cdef Marks m
         cdef Py_ssize_t start = out.n
-        begin_message(out, &m, TTHEADER, True, b"none", REPLY, 0, 0, None, {"crrst": "1"}, False, 0)
+        begin_message(out, &m, TTHEADER, True, b"none", REPLY, 0, 0, None, {"crrst": "1"}, False, 0, b"")
         out.append(<const char*>b"\0", 1)
         end_message(out, &m, start)
         return 0

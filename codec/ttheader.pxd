@@ -13,6 +13,7 @@ cdef class Header:
     cdef public int32_t seqid
     cdef public int flags
     cdef public int protocol_id
+    cdef public bytes transforms     # ids of what was done to the payload; empty: nothing
     cdef public dict strings
     cdef public dict ints
 
@@ -20,7 +21,7 @@ cdef class Header:
 # `c` holds one whole TTHeader packet; afterwards c.p stands on the payload.
 cdef Header read_header(Cursor* c)
 # Writes all but the payload; returns where it began, for `end_header`. With `sum` not NULL, room for a checksum is left, and sum[0] is where.
-cdef Py_ssize_t begin_header(WriteBuffer out, int32_t seqid, int flags, dict ints, dict strings, Py_ssize_t* sum) except -1
+cdef Py_ssize_t begin_header(WriteBuffer out, int32_t seqid, int flags, dict ints, dict strings, Py_ssize_t* sum, bytes transforms) except -1
 # Sets LENGTH now that the payload stands behind the header.
 cdef void end_header(WriteBuffer out, Py_ssize_t start) noexcept
 # Fills in the checksum of the payload, for which `begin_header` left room at `sum`.

@@ -35,6 +35,7 @@ class Header:
     seqid: int
     flags: int
     protocol_id: int
+    transforms: bytes
     strings: dict[str, str]
     ints: dict[int, str]
     __hash__: ClassVar[None]  # type: ignore[assignment]

@@ -73,6 +73,7 @@ cdef class Header:
         self.seqid = 0
         self.flags = 0
         self.protocol_id = 0
+        self.transforms = b""
 
     def __init__(self, seqid=0, flags=0, ints=None, strings=None):
         self.seqid = seqid
@@ -131,6 +132,7 @@ cdef Header read_header(Cursor* c):
     p += 2
     if end - p < transforms:
         raise ProtocolError(f"TTHeader: {transforms} transforms do not fit into the info area")
+    h.transforms = (<const char*>p)[:transforms] if transforms else b""
     p += transforms
     h.strings = {}
     h.ints = {}
@@ -186,18 +188,20 @@ cdef int write_text(WriteBuffer out, object text) except -1:
     return 0
 
 
-cdef Py_ssize_t begin_header(WriteBuffer out, int32_t seqid, int flags, dict ints, dict strings, Py_ssize_t* sum) except -1:
+cdef Py_ssize_t begin_header(WriteBuffer out, int32_t seqid, int flags, dict ints, dict strings, Py_ssize_t* sum, bytes transforms) except -1:
     """Write a header; EncodeError when an info does not fit. The buffer is as before when it fails."""
     cdef Py_ssize_t start = out.n, info, size, pairs
-    reserve(out, HEADER_FIXED + 2)
+    reserve(out, HEADER_FIXED + 2 + len(transforms))
     put32(out.p + start, 0)
     put16(out.p + start + 4, MAGIC)
     put16(out.p + start + 6, <uint16_t>flags)
     put32(out.p + start + 8, <uint32_t>seqid)
     out.n += HEADER_FIXED
     info = out.n
-    put16(out.p + out.n, 0)  # protocol id 0, as Kitex writes for every unary call, and no transform
+    put16(out.p + out.n, <uint16_t>len(transforms))  # protocol id 0, as Kitex writes for every unary call
     out.n += 2
+    if transforms:
+        out.append(<const char*>transforms, len(transforms))
     try:
         if strings or sum != NULL:
             pairs = len(strings) if strings is not None else 0
@@ -296,7 +300,7 @@ def loads(const uint8_t[::1] packet not None):
 def dumps(Header header not None, bytes payload=b""):
     """Encode `header` before `payload`. EncodeError when an info does not fit."""
     cdef WriteBuffer out = WriteBuffer()
-    start = begin_header(out, header.seqid, header.flags, header.ints, header.strings, NULL)
+    start = begin_header(out, header.seqid, header.flags, header.ints, header.strings, NULL, header.transforms)
     out.append(<const char*>payload, len(payload))
     end_header(out, start)
     return out.take()

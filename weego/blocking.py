@@ -32,11 +32,12 @@ class BlockingExchange:
         max_message: int = DEFAULT_MAX_MESSAGE,
         checksum: bool = False,
         secured: SecureSocket | None = None,
+        compression: str = "",
     ) -> None:
         self.address = address
         # Never the patched class: this waits in the thread.
         self._sock: _socket.socket | SecureSocket | None = secured or _socket.socket(fileno=fd)
-        self._protocol = ThriftClientProtocol(framing, max_message, checksum)
+        self._protocol = ThriftClientProtocol(framing, max_message, checksum, compression)
         self._input = ReadBuffer()
         self._output = WriteBuffer()
 

@@ -26,6 +26,7 @@ class ChannelOptions:
     service_name: str
     checksum: bool = False
     shared: int = 0
+    compression: str = ""
 
 
 Maker = Callable[[ChannelOptions], Channel]
@@ -40,6 +41,7 @@ def _thrift(options: ChannelOptions) -> Channel:
         service_name=options.service_name,
         checksum=options.checksum,
         shared=options.shared,
+        compression=options.compression,
     )
 
 

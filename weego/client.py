@@ -55,7 +55,8 @@ class Client:
     instances that are found get the defaults. With `tls`, or for ``tcps://host:port`` with the system's authorities, the connections are
     encrypted and the server is who it says. `framing` is buffered, framed (the
     usual one, as in Kitex), ttheader or ttheader-framed; `protocol` is binary or compact. With `checksum`, each call on TTHeader carries a CRC-32C
-    of its payload, which the peer may check, and the answer's is checked. `timeout` bounds each call, in seconds, unless the call names its own; a handler's
+    of its payload, which the peer may check, and the answer's is checked; `compression` names a compressor ("zlib", or one
+    of `weego.extend.register_compressor`) for its payload, which weego's servers answer in kind and Kitex's do not read. `timeout` bounds each call, in seconds, unless the call names its own; a handler's
     call inherits what is left of the deadline it serves. `middleware` wraps every call, the first outermost. `caller` and `service_name`
     tell the peer who calls whom, on TTHeader. With pool="shared", on TTHeader, many calls are under way on each of `shared_connections` connections
     to an address; else a call has a connection to itself, and at most `max_idle` connections to one address and `max_idle_total` in all wait for the
@@ -77,6 +78,7 @@ class Client:
         checksum: bool = False,
         pool: str = "exclusive",
         shared_connections: int = 1,
+        compression: str = "",
         timeout: float | None = None,
         connect_timeout: float = DEFAULT_CONNECT_TIMEOUT,
         middleware: Sequence[Middleware] = (),
@@ -117,6 +119,7 @@ class Client:
                 service_name=self._service_name,
                 checksum=checksum,
                 shared=_shared(pool, shared_connections),
+                compression=compression,
             )
         )
         self._governed: Governed | None = None

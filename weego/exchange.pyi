@@ -24,6 +24,7 @@ class Exchange(Receiver):
         on_closed: Callable[[Exchange], None] | None = None,
         checksum: bool = False,
         session: Session | None = None,
+        compression: str = "",
     ) -> None: ...
     def call(
         self,

@@ -27,6 +27,8 @@ from poller.liveness import probe_fd
 from poller.loop import loop_of
 from weego.detect import DetectFront, Detector, PrefixDetector
 from weego.dispatch import Dispatcher
+from weego.extend import ServerProtocol, protocols
+from weego.extend_front import UserFront
 from weego.grpc_server import GrpcFront, GrpcRoute
 from weego.grpc_web import WebFront
 from weego.idleness import Idleness
@@ -87,6 +89,17 @@ class GrpcOptions:
     web_origins: tuple[str, ...] | None = None
 
 
+class _UserDetector(Detector):
+    """Asks a protocol of the user's."""
+
+    def __init__(self, protocol: type[ServerProtocol], front: UserFront) -> None:
+        super().__init__(protocol.name, front)
+        self.protocol = protocol
+
+    def matches(self, head: bytes) -> bool | None:
+        return self.protocol.detect(head)
+
+
 class Serving:
     """Serves `services` on the hub of this thread. Make it after fork.
 
@@ -129,7 +142,10 @@ class Serving:
             self.dispatcher, routes, named, max_message=self.limits.max_message, max_decoded=self.limits.max_decoded
         )
         # Asked in this order; Thrift takes whatever nobody else knows.
-        self.detectors = [Detector("thrift", self._thrift)]
+        self.detectors: list[Detector] = [
+            _UserDetector(each, UserFront(self.dispatcher, each, named, max_message=self.limits.max_message)) for each in protocols()
+        ]
+        self.detectors.append(Detector("thrift", self._thrift))
         self.grpc: GrpcFront | None = None
         self.health: Health | None = None
         routes_of_grpc = build_grpc(services, middleware, govern=govern, timeout=self.limits.call_timeout)

@@ -1,5 +1,5 @@
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from codec.thrift import Reply, Route
 from poller.connection import Connection, Receiver
@@ -25,6 +25,8 @@ class SharedExchange(Receiver):
         max_message: int = ...,
         on_closed: Callable[[SharedExchange], None] | None = None,
         checksum: bool = False,
+        session: Any = None,
+        compression: str = "",
     ) -> None: ...
     def call(
         self,

@@ -47,17 +47,22 @@ cdef class Waiting(Waiter):
 
 
 cdef class SharedExchange(Receiver):
-    """A client's connection `fd` to `address`, in `loop`; `framing` is one with a TTHeader."""
+    """A client's connection `fd` to `address`, in `loop`; `framing` is one with a TTHeader. `session` as for Exchange."""
 
     def __init__(self, Loop loop not None, int fd, str address not None, str framing="ttheader", max_message=DEFAULT_MAX_MESSAGE,
-                 on_closed=None, bint checksum=False):
+                 on_closed=None, bint checksum=False, session=None, str compression=""):
         self.address = address
         self.hub = loop.hub
-        self.protocol = ThriftClientProtocol(framing, max_message, checksum)
+        self.protocol = ThriftClientProtocol(framing, max_message, checksum, compression)
         self.protocol.shared = True
         self.on_closed = on_closed
         self.waiting = {}
-        self.connection = Connection(loop, fd, self.protocol, self, NO_LIMITS, UNBOUNDED, True)
+        if session is None:
+            self.connection = Connection(loop, fd, self.protocol, self, NO_LIMITS, UNBOUNDED, True)
+        else:
+            from poller.secure import SecureConnection  # most clients never need OpenSSL
+
+            self.connection = SecureConnection(loop, fd, self.protocol, self, NO_LIMITS, session, UNBOUNDED, True, shaken=True)
 
     def call(self, Route route not None, tuple args not None, int32_t seqid, double deadline, dict ints=None, dict strings=None):
         """Send a call and wait for its Reply; None when the method is oneway. Errors as `Exchange.call`; the connection outlives a deadline."""

@@ -44,13 +44,14 @@ class SharedBlockingExchange:
     """A client's connection `fd` to `address`; `framing` is one with a TTHeader. Any thread may call."""
 
     def __init__(
-        self, fd: int, address: str, framing: str = "ttheader", max_message: int = DEFAULT_MAX_MESSAGE, checksum: bool = False
+        self, fd: int, address: str, framing: str = "ttheader", max_message: int = DEFAULT_MAX_MESSAGE, checksum: bool = False,
+        compression: str = "",
     ) -> None:
         self.address = address
         self.leaving = False
         self._sock: _socket.socket | None = _socket.socket(fileno=fd)  # never the patched class: this waits in the thread
         self._sock.setblocking(False)
-        self._protocol = ThriftClientProtocol(framing, max_message, checksum)
+        self._protocol = ThriftClientProtocol(framing, max_message, checksum, compression)
         self._protocol.shared = True
         self._input = ReadBuffer()
         self._output = WriteBuffer()

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from greenlet import getcurrent
 
+from codec.compression import compressor
 from codec.errors import (
     ApplicationError,
     ApplicationErrorType,
@@ -52,7 +53,7 @@ class ThriftChannel:
     """How calls of one client become Thrift messages, and answers their values."""
 
     def __init__(self, spec: ServiceSpec, *, framing: str, limits: PoolLimits, caller: str = "", service_name: str = "",
-        checksum: bool = False, shared: int = 0,
+        checksum: bool = False, shared: int = 0, compression: str = "",
     ) -> None:  # fmt: skip
         self.spec = spec
         self.limits = limits
@@ -60,6 +61,11 @@ class ThriftChannel:
         self._has_header = framing.startswith("ttheader")
         self._transport_type = "framed" if framing.startswith("ttheader-framed") else "unframed"
         self._checksum = checksum
+        self._compression = compression
+        if compression:
+            compressor(compression)  # a name that nobody has shows here, not at the first call
+            if not self._has_header:
+                raise UsageError(f'compression is announced in the TTHeader; choose framing="ttheader", not {framing!r}')
         self._shared = shared  # connections to an address that calls share; 0: each call has one to itself
         if shared and not self._has_header:
             raise UsageError(f'pool="shared" tells answers apart by the TTHeader; choose framing="ttheader", not {framing!r}')
@@ -86,7 +92,7 @@ class ThriftChannel:
         try:
             tls = self.limits.tls_for(address)
             session = secure_with_hub(fd, tls, address, deadline, loop.hub) if tls else None
-            return Exchange(loop, fd, address.text, self._framing, self.limits.max_message, ended, self._checksum, session)
+            return Exchange(loop, fd, address.text, self._framing, self.limits.max_message, ended, self._checksum, session, self._compression)
         except BaseException:
             os.close(fd)
             raise
@@ -96,7 +102,7 @@ class ThriftChannel:
         fd = connect_blocking(address, deadline)
         tls = self.limits.tls_for(address)
         sock = secure_blocking(fd, tls, address, deadline) if tls else None
-        return BlockingExchange(fd, address.text, self._framing, self.limits.max_message, self._checksum, sock)
+        return BlockingExchange(fd, address.text, self._framing, self.limits.max_message, self._checksum, sock, self._compression)
 
     def share_with_hub(
         self, loop: Loop, address: Address, deadline: float, ended: Callable[[SharedExchange], None]
@@ -106,15 +112,20 @@ class ThriftChannel:
             raise UsageError(IN_THE_LOOP)
         fd = connect_with_hub(address, deadline, loop.hub)
         try:
-            return SharedExchange(loop, fd, address.text, self._framing, self.limits.max_message, ended, self._checksum)
+            tls = self.limits.tls_for(address)
+            session = secure_with_hub(fd, tls, address, deadline, loop.hub) if tls else None
+            size = self.limits.max_message
+            return SharedExchange(loop, fd, address.text, self._framing, size, ended, self._checksum, session, self._compression)
         except BaseException:
             os.close(fd)
             raise
 
     def share_blocking(self, address: Address, deadline: float) -> SharedBlockingExchange:
         """A new connection for many calls at a time, of all threads."""
+        if self.limits.tls_for(address):
+            raise UsageError('pool="shared" has no TLS where threads block; use it under gevent, or pool="exclusive"')
         fd = connect_blocking(address, deadline)
-        return SharedBlockingExchange(fd, address.text, self._framing, self.limits.max_message, self._checksum)
+        return SharedBlockingExchange(fd, address.text, self._framing, self.limits.max_message, self._checksum, self._compression)
 
     # ---- a call ------------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,239 @@
+"""Where weego takes further protocols, payload codecs, metadata handlers and compressors of yours. docs/extending.md has an example of each."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from struct import pack, unpack_from
+from typing import Any, Final
+
+from codec import ttheader
+from codec.compression import Compressor
+from codec.compression import register as register_compressor
+from codec.errors import RpcError, UsageError
+from codec.metadata import Metadata
+from codec.spec import MethodSpec
+from governance.call import Call
+from governance.chain import Handler, Middleware
+
+__all__ = [
+    "Compressor",
+    "HeaderProtocol",
+    "Incoming",
+    "MetadataHandler",
+    "PayloadCodec",
+    "ServerProtocol",
+    "carrying",
+    "framed",
+    "header_call",
+    "header_protocol",
+    "register_compressor",
+    "register_protocol",
+]
+
+
+# ---- protocols -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Incoming:
+    """A call that a protocol of yours has read. `size` is the number of bytes it took.
+
+    `args` are the arguments in the order of the IDL, or a function that makes them of the MethodSpec once the method is found. Without a
+    `service`, the first one that has the method is called. `timeout` is in seconds, 0 for none. `token` is yours: a sequence id, say.
+    """
+
+    size: int
+    method: str
+    args: Iterable[Any] | Callable[[MethodSpec], Iterable[Any]] = ()
+    service: str = ""
+    metadata: Metadata = field(default_factory=Metadata)
+    timeout: float = 0.0
+    oneway: bool = False
+    token: Any = None
+    framing_name: str = "extension"
+
+
+class ServerProtocol(ABC):
+    """The rules of one connection, without the connection: bytes in, calls out; values in, bytes out. One object for each connection."""
+
+    name: str = "extension"
+
+    @classmethod
+    @abstractmethod
+    def detect(cls, head: bytes) -> bool | None:
+        """Are `head`, the first bytes of a connection (one at least), this protocol's? None: more are needed to tell."""
+
+    @abstractmethod
+    def receive(self, data: bytes) -> Incoming | None:
+        """The first call in `data`; None when it has not come whole. ProtocolError ends the connection."""
+
+    @abstractmethod
+    def answer(self, call: Incoming, spec: MethodSpec, value: Any, metadata: Mapping[str, str]) -> bytes:
+        """The bytes that answer `call` with what the handler returned."""
+
+    @abstractmethod
+    def refuse(self, call: Incoming, spec: MethodSpec | None, error: BaseException, metadata: Mapping[str, str]) -> bytes:
+        """The bytes that answer `call` with `error`: an exception of the IDL, an RpcError, or a handler's bug. `spec` is None for an unknown method."""
+
+
+_protocols: Final[list[type[ServerProtocol]]] = []
+
+
+def register_protocol(protocol: type[ServerProtocol]) -> type[ServerProtocol]:
+    """Have servers that are started from now on ask `protocol.detect` before they take a connection for Thrift. Usable as a decorator.
+
+    In a served program, call it in the module of the service: it is imported before the server starts.
+    """
+    given: object = protocol
+    if not (isinstance(given, type) and issubclass(given, ServerProtocol)):
+        raise UsageError(f"register_protocol takes a subclass of ServerProtocol, got {protocol!r}")
+    if protocol not in _protocols:
+        _protocols.append(protocol)
+    return protocol
+
+
+def protocols() -> list[type[ServerProtocol]]:
+    """What was registered, in that order."""
+    return list(_protocols)
+
+
+# ---- payload codecs ------------------------------------------------------------------------------------------------------
+
+
+class PayloadCodec(ABC):
+    """Arguments and results ⇄ bytes, inside a TTHeader that names service, method and sequence id."""
+
+    magic: bytes
+    """The first two bytes of each payload, by which it is told from Thrift (8001) and Kitex Protobuf (9001)."""
+
+    @abstractmethod
+    def read_args(self, spec: MethodSpec, payload: bytes) -> Iterable[Any]:
+        """The arguments in `payload`, behind the magic. ProtocolError when they cannot be read."""
+
+    @abstractmethod
+    def write_result(self, spec: MethodSpec, value: Any) -> bytes:
+        """The result, without the magic."""
+
+    @abstractmethod
+    def write_error(self, error: BaseException) -> bytes:
+        """An exception, without the magic."""
+
+
+# Beside the payload's own words for it, an answer says by TTHeader's MsgType which of the two it is.
+_REPLY: Final = "2"
+_EXCEPTION: Final = "3"
+_FIXED: Final = 14
+
+
+def header_protocol(codec: PayloadCodec) -> type[ServerProtocol]:
+    """A ServerProtocol for TTHeader packets whose payload is `codec`'s; register it."""
+    if len(codec.magic) != 2:
+        raise UsageError(f"the magic of a payload codec is two bytes, got {codec.magic!r}")
+    return type(f"HeaderProtocol[{type(codec).__name__}]", (HeaderProtocol,), {"codec": codec})
+
+
+class HeaderProtocol(ServerProtocol):
+    """TTHeader around a payload codec of yours; make one with `header_protocol`."""
+
+    codec: PayloadCodec
+    name = "ttheader with a payload codec"
+
+    @classmethod
+    def detect(cls, head: bytes) -> bool | None:
+        """By TTHeader's magic and, behind the header, the codec's."""
+        if len(head) < _FIXED:
+            return None if head[4:6] in (b"", b"\x10", b"\x10\x00") else False
+        at = _FIXED + 4 * int(unpack_from("!H", head, 12)[0])
+        if head[4:6] != b"\x10\x00":
+            return False
+        if len(head) < at + 2:
+            return None if unpack_from("!I", head)[0] + 4 >= at + 2 and len(head) < 256 else False
+        return head[at : at + 2] == cls.codec.magic
+
+    def receive(self, data: bytes) -> Incoming | None:
+        """One packet."""
+        if len(data) < 4 or len(data) < (size := unpack_from("!I", data)[0] + 4):
+            return None
+        header, payload = ttheader.loads(data[:size])
+        return Incoming(
+            size=size,
+            method=header.ints.get(ttheader.IntKey.TO_METHOD, ""),
+            args=lambda spec: self.codec.read_args(spec, payload[2:]),
+            service=header.strings.get(ttheader.StringKey.SERVICE, ""),
+            metadata=Metadata(header.strings),
+            timeout=_seconds(header.ints.get(ttheader.IntKey.RPC_TIMEOUT, "")),
+            oneway=header.ints.get(ttheader.IntKey.MSG_TYPE) == "4",
+            token=header.seqid,
+            framing_name="ttheader",
+        )
+
+    def answer(self, call: Incoming, spec: MethodSpec, value: Any, metadata: Mapping[str, str]) -> bytes:
+        """A packet with the result."""
+        return self._packet(call, _REPLY, self.codec.write_result(spec, value), metadata)
+
+    def refuse(self, call: Incoming, spec: MethodSpec | None, error: BaseException, metadata: Mapping[str, str]) -> bytes:
+        """A packet with the error."""
+        return self._packet(call, _EXCEPTION, self.codec.write_error(error), metadata)
+
+    def _packet(self, call: Incoming, kind: str, payload: bytes, metadata: Mapping[str, str]) -> bytes:
+        header = ttheader.Header(call.token, ints={ttheader.IntKey.MSG_TYPE: kind}, strings=dict(metadata))
+        return ttheader.dumps(header, self.codec.magic + payload)
+
+
+def header_call(codec: PayloadCodec, service: str, method: str, payload: bytes, seqid: int = 1, **infos: str) -> bytes:
+    """The packet of a call, for clients and tests of a payload codec; `infos` are string infos."""
+    ints = {ttheader.IntKey.TO_METHOD: method, ttheader.IntKey.MSG_TYPE: "1"}
+    return ttheader.dumps(ttheader.Header(seqid, ints=ints, strings={"isn": service, **infos}), codec.magic + payload)
+
+
+def framed(payload: bytes) -> bytes:
+    """`payload` behind its length in four bytes: what many small protocols of one's own are."""
+    return pack("!I", len(payload)) + payload
+
+
+def _seconds(milliseconds: str) -> float:
+    return int(milliseconds) / 1000 if milliseconds.isascii() and milliseconds.isdigit() and len(milliseconds) < 10 else 0.0
+
+
+# ---- metadata ------------------------------------------------------------------------------------------------------------
+
+
+class MetadataHandler:
+    """Reads and writes what travels beside calls (Kitex: MetaHandler). Override what you need; each gets the Call and a mapping.
+
+    On a client, `sending` may add to what goes out with a call and `received` sees what came back with the answer, also of a failed call.
+    On a server, `received` sees what came with a call, before the handler runs, and `sending` may add to what goes back.
+    """
+
+    def sending(self, call: Call, metadata: dict[str, str]) -> None:
+        """About to be sent."""
+
+    def received(self, call: Call, metadata: Metadata) -> None:
+        """Has come. An RpcError raised here refuses the call (server) or fails it (client)."""
+
+
+def carrying(handler: MetadataHandler) -> Middleware:
+    """The middleware that runs `handler`, on either side: ``Server(…, middleware=[carrying(Mine())])``, ``EchoClient(…, middleware=[…])``."""
+
+    def middleware(next_: Handler) -> Handler:
+        def handle(call: Call, args: Any) -> Any:
+            if call.is_server:
+                handler.received(call, call.metadata)
+                try:
+                    return next_(call, args)
+                finally:
+                    handler.sending(call, call.send_metadata)
+            handler.sending(call, call.send_metadata)
+            try:
+                value = next_(call, args)
+            except RpcError:
+                handler.received(call, call.metadata)
+                raise
+            handler.received(call, call.metadata)
+            return value
+
+        return handle
+
+    return middleware

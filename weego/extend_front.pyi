@@ -1,0 +1,12 @@
+from collections.abc import Callable
+from typing import Any
+
+from codec.thrift import Route
+from weego.dispatch import Dispatcher, Front
+
+class UserFront(Front):
+    """A user's protocol on a server."""
+
+    def __init__(
+        self, dispatcher: Dispatcher, make: Callable[[], Any], services: dict[str, dict[bytes, Route]], *, max_message: int
+    ) -> None: ...
