@@ -225,11 +225,12 @@ def test_all_calls_under_way_hear_of_the_end() -> None:
 @both
 def test_a_peer_that_says_goodbye_gets_no_more_calls() -> None:
     """In a frame of its own, while a call is under way: the call is finished there, the next one goes elsewhere."""
-    wait = threading.Event()
+    say, wait = threading.Event(), threading.Event()
 
     def behave(connection: socket.socket, number: int) -> None:
         packet = read_frame(connection)
         if number == 0:
+            assert say.wait(20)
             connection.sendall(goodbye())
             assert wait.wait(20)
         connection.sendall(reply_to(packet))
@@ -237,9 +238,14 @@ def test_a_peer_that_says_goodbye_gets_no_more_calls() -> None:
 
     with Peer(behave) as peer, shared(peer.address) as client:
 
+        def open_connections() -> int:
+            return sum(each.idle for each in client.statistics())
+
         def second() -> str:
+            wait_until(lambda: open_connections() == 1)
+            say.set()
             # The goodbye is read while the first call waits.
-            wait_until(lambda: sum(each.idle for each in client.statistics()) == 0)
+            wait_until(lambda: open_connections() == 0)
             try:
                 return client.echo(Request(message="second")).message
             finally:
@@ -248,11 +254,7 @@ def test_a_peer_that_says_goodbye_gets_no_more_calls() -> None:
         def first() -> str:
             return client.echo(Request(message="first")).message
 
-        def later() -> str:
-            wait_until(lambda: peer.accepted == 1)
-            return second()
-
-        assert together([first, later]) == ["first", "second"]
+        assert together([first, second]) == ["first", "second"]
         assert peer.accepted == 2
 
 
