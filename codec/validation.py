@@ -9,6 +9,7 @@ so far, as in ``items[3].``.
 
 from __future__ import annotations
 
+import re
 import reprlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from codec.errors import UsageError
 
-__all__ = ["Check", "ValidationError", "Violation", "Violations", "add", "check", "has_rules", "modulo", "rule_call", "rule_function", "rules", "sprintf", "validate", "violations"]
+__all__ = ["Check", "ValidationError", "Violation", "Violations", "add", "check", "has_rules", "matches", "modulo", "rule_call", "rule_function", "rules", "sprintf", "validate", "violations"]
 
 _T = TypeVar("_T")
 
@@ -100,6 +101,14 @@ def modulo(left: int, right: int) -> int:
         return 0
     rest = abs(left) % abs(right)
     return -rest if left < 0 else rest
+
+
+def matches(pattern: Any, text: Any) -> bool:
+    """Is the pattern, which came with the data, found in the text? One that is no pattern matches nothing."""
+    try:
+        return re.search(pattern, text) is not None
+    except re.error:
+        return False
 
 
 def sprintf(template: str, *values: object) -> str:

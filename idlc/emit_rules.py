@@ -183,6 +183,8 @@ class Rules:
                 sign, words = ("<", "at least") if key.startswith("min") else (">", "at most")
                 return f"{size} {sign} {one}", f"have {words} {shown} {unit}"
             case "pattern":
+                if not isinstance(rule.values[0], Literal):
+                    return f"not {self.types.stub('matches')}({one}, {name})", f"match {shown}"
                 return f"{self._pattern(one)}.search({name}) is None", f"match {shown}"
             case "prefix":
                 return f"not {name}.startswith({one})", f"begin with {shown}"

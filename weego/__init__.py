@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from weego.generic import GenericClient, GenericException, Idl, RawClient, generic_service
     from weego.governed_config import configure
     from weego.http_map import HttpRequest, HttpResponse
+    from weego.reflection import reflection
     from weego.routes import ServiceError, inline, thread
     from weego.server import Server
     from weego.validation import validate_arguments
@@ -110,6 +111,7 @@ __all__ = [
     "governance",
     "inline",
     "metainfo",
+    "reflection",
     "rule_function",
     "tags",
     "thread",
@@ -153,6 +155,7 @@ _HOME = {
     "weego.generic": ("GenericClient", "GenericException", "Idl", "RawClient", "generic_service"),
     "weego.governed_config": ("configure",),
     "weego.http_map": ("HttpRequest", "HttpResponse"),
+    "weego.reflection": ("reflection",),
     "weego.routes": ("ServiceError", "inline", "thread"),
     "weego.server": ("Server",),
     "weego.validation": ("validate_arguments",),

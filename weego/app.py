@@ -182,6 +182,7 @@ class App:
 
         from weego import log
         from weego.governed_config import ServerGovernance
+        from weego.reflection import reflection
         from weego.serving import GrpcOptions, Serving
         from weego.validation import validate_arguments
         from weego.worker import Body
@@ -197,7 +198,7 @@ class App:
         assert self.memory is not None
         governance = ServerGovernance(config.governance, self.memory)
         serving = Serving(
-            services,
+            [*services, reflection(services)] if config.server.reflection else services,
             middleware=[validate_arguments] if config.server.validate else [],
             govern=governance.middleware,
             idle=governance.shedder.idle if governance.shedder else None,

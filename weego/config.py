@@ -140,6 +140,7 @@ class Server(_Table, frozen=True):
     named_only: Annotated[bool, "Refuse calls that name no service: TTHeader and gRPC name it, framed and buffered messages cannot."] = (
         False
     )
+    reflection: Annotated[bool, "Describe the Thrift services to who asks, so that `weego call` needs no IDL file."] = False
     validate: Annotated[bool, "Refuse calls whose arguments break rules of the IDL (vt.* annotations), before the handler sees them."] = (
         False
     )

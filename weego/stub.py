@@ -45,7 +45,7 @@ from codec.types import (
     Set,
     StructType,
 )
-from codec.validation import Violations, add, check, modulo, rule_call, rules, sprintf
+from codec.validation import Violations, add, check, matches, modulo, rule_call, rules, sprintf
 
 if TYPE_CHECKING:
     from codec.upb import (
@@ -116,6 +116,7 @@ __all__ = [
     "check",
     "define",
     "define_proto",
+    "matches",
     "message_type",
     "modulo",
     "now_unix_nano",

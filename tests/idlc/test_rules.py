@@ -102,6 +102,11 @@ def test_other_fields_and_functions(broken: Callable[..., Any]) -> None:
     assert broken('1: i64 f (vt.lt = "@now_unix_nano()")', 5, time.time_ns() + 10**12) == [OK, ["f lt"]]
 
 
+def test_a_pattern_that_comes_with_the_data(broken: Callable[..., Any]) -> None:
+    fields = '1: string p, 2: string f (vt.pattern = "$p")'
+    assert broken(fields, Given(p="^a", f="ab"), Given(p="^b", f="ab"), Given(p="(", f="ab")) == [OK, ["f pattern"], ["f pattern"]]
+
+
 def test_functions_of_ones_own(emit: Callable[..., Any]) -> None:
     made = emit('struct S { 1: i32 n, 2: string f (vt.max_size = "@twice($n)") }')
     assert made.warnings == ["vt-function"]

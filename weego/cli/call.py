@@ -27,11 +27,11 @@ _FRAMINGS: Final = ["framed", "buffered", "ttheader", "ttheader-framed"]
 @click.argument("address")
 @click.argument("method", metavar="SERVICE.METHOD")
 @click.argument("arguments", metavar="[JSON]", default="{}")
-@click.option("--idl", required=True, metavar="FILE", help="The IDL file that defines the service.")
+@click.option("--idl", metavar="FILE", help="The IDL file that defines the service; without it the server is asked ([server] reflection).")
 @click.option("-I", "--include", multiple=True, metavar="DIR", help="Folder to look for includes in; may be repeated.")
 @click.option("--framing", type=click.Choice(_FRAMINGS), default="framed", show_default=True, help="How messages are framed.")
 @click.option("--timeout", default="1s", show_default=True, metavar="TIME", help='Give up after this long: "500ms", "10s".')
-def call(address: str, method: str, arguments: str, idl: str, include: tuple[str, ...], framing: str, timeout: str) -> None:
+def call(address: str, method: str, arguments: str, idl: str | None, include: tuple[str, ...], framing: str, timeout: str) -> None:
     """Call a method of a running server.
 
     JSON is an object by argument names, "-" reads it from stdin; docs/tools.md says how each type is written.
@@ -48,6 +48,9 @@ def call(address: str, method: str, arguments: str, idl: str, include: tuple[str
     except ValueError:
         _fail(EX_USAGE, f'--timeout: {timeout!r} is not a duration such as "500ms" or "10s"')
     given = _json(arguments)
+    if idl is None:
+        module: Any = _asked(address, framing, seconds)
+        sys.exit(_call(module, address, method, given, framing, seconds))
     try:
         module = dynamic.load(idl, include)
     except IdlError as error:
@@ -56,6 +59,22 @@ def call(address: str, method: str, arguments: str, idl: str, include: tuple[str
     except OSError as error:
         _fail(EX_USAGE, f"{error.filename or idl}: {(error.strerror or str(error)).lower()}")
     sys.exit(_call(module, address, method, given, framing, seconds))
+
+
+def _asked(address: str, framing: str, timeout: float) -> Any:
+    """The module made of what the server says of itself."""
+    from codec.errors import RpcError, UnknownMethod, UnknownService, UsageError
+    from weego.generic import Idl
+    from weego.reflection import fetch_idl
+
+    try:
+        return Idl.from_text(fetch_idl(address, timeout, framing=framing)).module
+    except (UnknownMethod, UnknownService):
+        _fail(EX_FAILED, f"{address}: the server does not describe its services: give --idl FILE, or set [server] reflection = true there")
+    except UsageError as error:
+        _fail(EX_USAGE, str(error))
+    except RpcError as error:
+        _fail(EX_FAILED, f"{address}: {error}")
 
 
 def _json(text: str) -> object:
