@@ -32,6 +32,41 @@ static inline int weego_small_int(PyObject *v, int64_t *number) {
 #endif
 }
 
+/* The value of an exact int of up to two digits (60 bits), without a call; 0: not this one. */
+static inline int weego_usual_int(PyObject *v, int64_t *number) {
+#if PY_VERSION_HEX >= 0x030C0000
+    return weego_small_int(v, number);
+#else
+    const digit *d = ((PyLongObject *)v)->ob_digit;
+    switch (Py_SIZE(v)) {
+    case 0: *number = 0; return 1;
+    case 1: *number = d[0]; return 1;
+    case -1: *number = -(int64_t)d[0]; return 1;
+    case 2: *number = (int64_t)d[0] | (int64_t)d[1] << PyLong_SHIFT; return 1;
+    case -2: *number = -((int64_t)d[0] | (int64_t)d[1] << PyLong_SHIFT); return 1;
+    default: return 0;
+    }
+#endif
+}
+
+/* An int; numbers of 31 to 60 bits without counting digits. */
+static inline PyObject *weego_int_from(int64_t v) {
+#if PY_VERSION_HEX < 0x030C0000 && PYLONG_BITS_IN_DIGIT == 30
+    uint64_t a = v < 0 ? 0 - (uint64_t)v : (uint64_t)v;
+    if (a >> PyLong_SHIFT && !(a >> 2 * PyLong_SHIFT)) {
+        PyLongObject *made = _PyLong_New(2);
+        if (made == NULL)
+            return NULL;
+        made->ob_digit[0] = (digit)(a & PyLong_MASK);
+        made->ob_digit[1] = (digit)(a >> PyLong_SHIFT);
+        if (v < 0)
+            Py_SET_SIZE(made, -2);
+        return (PyObject *)made;
+    }
+#endif
+    return PyLong_FromLongLong(v);
+}
+
 /* Is every byte below 128? Eight at a time. */
 static inline int weego_is_ascii(const char *s, Py_ssize_t n) {
     Py_ssize_t i = 0;

@@ -47,6 +47,7 @@ from libc.stdint cimport INT64_MAX, int16_t, int32_t, int64_t, uint8_t, uint32_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
+from codec.bytes_buffer cimport LARGE, BytesBuffer
 from codec.buffer cimport Cursor, WriteBuffer, get16, get32, get64, left, put16, put32, put64, reserve
 
 import uuid
@@ -58,6 +59,13 @@ from codec.errors import ApplicationError, ApplicationErrorType, EncodeError, Pr
 # Structs may nest this deep. Kitex skips, and Apache Thrift reads, no deeper (gopkg `defaultRecursionDepth`,
 # Apache `DEFAULT_RECURSION_DEPTH`), so a deeper message would not be understood elsewhere either.
 MAX_DEPTH = 64
+
+cdef extern from "objects.h":
+    int usual_int "weego_usual_int"(PyObject* v, int64_t* number) noexcept
+    PyObject* long_from "weego_int_from"(int64_t v) except NULL
+
+# Was the last message that `dumps` wrote a large one? Then the next most likely is, and is written where it stays.
+cdef bint last_was_large = False
 
 cdef extern from *:
     """
@@ -119,7 +127,6 @@ cdef extern from *:
     void set_size "Py_SET_SIZE"(PyVarObject* items, Py_ssize_t n) noexcept
     PyObject* list_item "PyList_GET_ITEM"(object items, Py_ssize_t i) noexcept
     PyObject* tuple_item "PyTuple_GET_ITEM"(object items, Py_ssize_t i) noexcept
-    PyObject* long_from "PyLong_FromLongLong"(long long v) except NULL
     PyObject* float_from "PyFloat_FromDouble"(double v) except NULL
     PyObject* bytes_from "PyBytes_FromStringAndSize"(const char* s, Py_ssize_t n) except NULL
     long long long_value "PyLong_AsLongLongAndOverflow"(PyObject* v, int* overflow) except? -1
@@ -688,8 +695,18 @@ cdef class StructPlan(FieldTable):
 
     def dumps(self, value, bint compact=False):
         """Encode one instance. EncodeError names the field that does not fit."""
-        cdef WriteBuffer out = WriteBuffer.__new__(WriteBuffer)
+        global last_was_large
+        cdef WriteBuffer out
+        cdef BytesBuffer own
+        cdef bytes data
+        if last_was_large:
+            own = BytesBuffer.__new__(BytesBuffer)
+            self.encode(value, own, compact)
+            last_was_large = own.n > LARGE
+            return own.finish()
+        out = WriteBuffer.__new__(WriteBuffer)
         self.encode(value, out, compact)
+        last_was_large = out.n > LARGE
         return PyBytes_FromStringAndSize(<char*>out.p, out.n)
 
 

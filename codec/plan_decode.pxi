@@ -309,7 +309,11 @@ cdef PyObject* read_list(TypeNode* t, Cursor* c, Frame* up) except NULL:
     set_size(<PyVarObject*>items, 0)
     for i in range(n):
         frame.index = i
-        value = read_value(elem, c, &frame)
+        if elem.kind == I64:  # read_count has seen that all are there
+            value = long_from(<int64_t>get64(c.p))
+            c.p += 8
+        else:
+            value = read_value(elem, c, &frame)
         if i < ahead:
             set_list_item(items, i, value)
             set_size(<PyVarObject*>items, i + 1)

@@ -167,7 +167,11 @@ cdef int write_value(TypeNode* t, PyObject* value, WriteBuffer out, Frame* frame
 
 cdef inline int long_to_wire(PyObject* value, uint8_t* p, Frame* frame) except -1:
     cdef int overflow = 0
-    cdef int64_t number = long_value(value, &overflow)
+    cdef int64_t number
+    if usual_int(value, &number):
+        put64(p, <uint64_t>number)
+        return 0
+    number = long_value(value, &overflow)
     if overflow:
         unfit(frame, "i64 out of range")
     put64(p, <uint64_t>number)
@@ -244,6 +248,7 @@ cdef int write_list(TypeNode* t, object items, WriteBuffer out, Frame* up) excep
     cdef TypeNode* elem = t.elem
     cdef object item
     cdef Py_ssize_t i, n
+    cdef int64_t number
     cdef int is_list = PyList_Check(items)
     if is_list:
         n = PyList_GET_SIZE(items)
@@ -253,11 +258,17 @@ cdef int write_list(TypeNode* t, object items, WriteBuffer out, Frame* up) excep
         n = PyTuple_GET_SIZE(items)
     write_count(t, n, out, up)
     open_container(&frame, up, IN_LIST)
+    if elem.kind == I64:
+        reserve(out, n * 8 + HEADROOM)  # the long lists of numbers: no growing in between
     for i in range(n):
         frame.index = i
         if is_list:
             if PyList_GET_SIZE(items) != n:
                 unfit(up, "the list changed its size while it was being encoded")
+            if elem.kind == I64 and is_exact_long(list_item(items, i)) and usual_int(list_item(items, i), &number):
+                put64(out.p + out.n, <uint64_t>number)
+                out.n += 8
+                continue
             item = <object>list_item(items, i)
         else:
             item = <object>tuple_item(items, i)

@@ -400,6 +400,8 @@ cdef const uint8_t* read_packed(
     cdef Py_ssize_t n, ahead, count = 0
     cdef PyObject* value
     cdef const uint8_t* start
+    cdef uint64_t bits
+    cdef uint8_t kind = field.kind
     cdef int is_fresh
     p = read_length(p, end, &n, frame)
     end = p + n
@@ -428,9 +430,11 @@ cdef const uint8_t* read_packed(
         slot(base, field.offset)[0] = <PyObject*>items
         while p < end and count < ahead:
             frame.index = count
-            if field.kind == K_INT64 and p[0] < 0x80:
-                value = long_from(p[0])
-                p += 1
+            if kind == K_INT64 or kind == K_INT32:
+                p = get_varint(p, end, &bits)
+                if p == NULL:
+                    broken(frame, INVALID_DATA, "a varint is cut off or too long")
+                value = long_from(<int64_t>bits if kind == K_INT64 else <int64_t><int32_t>bits)
             else:
                 p = read_scalar(field, p, end, &value, frame)
             set_list_item(items, count, value)

@@ -267,6 +267,8 @@ cdef int write_list(ProtoNode* field, object items, WriteBuffer out, ProtoFrame*
     cdef Py_ssize_t i, n, mark = 0
     cdef int is_list = PyList_Check(items)
     cdef int left = 0
+    cdef int64_t number
+    cdef uint8_t kind = field.kind
     cdef uint64_t bits
     if is_list:
         n = PyList_GET_SIZE(items)
@@ -291,7 +293,10 @@ cdef int write_list(ProtoNode* field, object items, WriteBuffer out, ProtoFrame*
         else:
             item = <object>tuple_item(items, i)
         if field.packed:
-            bits = scalar_bits(field, <PyObject*>item, frame)
+            if kind == K_INT64 and is_exact_long(<PyObject*>item) and small_int(<PyObject*>item, &number):
+                bits = <uint64_t>number
+            else:
+                bits = scalar_bits(field, <PyObject*>item, frame)
             reserve(out, HEADROOM)
             put_bits(field, bits, out)
         else:

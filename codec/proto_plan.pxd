@@ -44,6 +44,7 @@ cdef class ProtoPlan:
     cdef ProtoNode* nodes   # by ascending number
     cdef int count
     cdef int linked
+    cdef int is_large       # the last message was: the next is written where it stays
     cdef int is_direct
     cdef int has_required
     cdef short* by_number   # for numbers below by_number_size: position in `nodes`, or -1
@@ -65,6 +66,7 @@ cdef class ProtoPlan:
     cdef object blank(self)
     cdef object decode(self, const uint8_t* p, const uint8_t* end, int64_t budget)
     cdef int encode(self, object value, WriteBuffer out) except -1
+    cdef bytes dumps_large(self, object value)
 
 
 cdef class ProtoBase:

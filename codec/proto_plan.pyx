@@ -35,6 +35,7 @@ from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memmove, memset
 
 from codec.buffer cimport WriteBuffer, reserve
+from codec.bytes_buffer cimport LARGE, BytesBuffer
 
 from types import MemberDescriptorType
 
@@ -50,7 +51,8 @@ cdef int64_t MOST = DEFAULT_MAX_DECODED
 cdef extern from "objects.h":
     PyObject** slot "weego_slot_at"(void* base, Py_ssize_t offset) noexcept
     Py_ssize_t offset_of "weego_offset_of"(object descriptor)
-    int small_int "weego_small_int"(PyObject* v, int64_t* number) noexcept
+    int small_int "weego_usual_int"(PyObject* v, int64_t* number) noexcept
+    PyObject* long_from "weego_int_from"(int64_t v) except NULL
     PyObject* str_from "weego_str"(const char* s, Py_ssize_t n, int lenient) noexcept
     int varint_size "weego_varint_size"(uint64_t v) noexcept
     uint8_t* put_varint "weego_put_varint"(uint8_t* p, uint64_t v) noexcept
@@ -114,7 +116,6 @@ cdef extern from *:
     PyObject* tuple_item "PyTuple_GET_ITEM"(object items, Py_ssize_t i) noexcept
     Py_ssize_t raw_tuple_size "PyTuple_GET_SIZE"(PyObject* items) noexcept
     PyObject* raw_tuple_item "PyTuple_GET_ITEM"(PyObject* items, Py_ssize_t i) noexcept
-    PyObject* long_from "PyLong_FromLongLong"(long long v) except NULL
     PyObject* unsigned_from "PyLong_FromUnsignedLongLong"(unsigned long long v) except NULL
     PyObject* float_from "PyFloat_FromDouble"(double v) except NULL
     PyObject* bytes_from "PyBytes_FromStringAndSize"(const char* s, Py_ssize_t n) except NULL
@@ -138,6 +139,8 @@ cdef extern from *:
     int same_value "PyObject_RichCompareBool"(object a, object b, int op) except -1
     PyObject* type_attribute "_PyType_Lookup"(PyTypeObject* cls, object name) noexcept
     void leave_recursion "Py_LeaveRecursiveCall"() noexcept
+    void intern "PyUnicode_InternInPlace"(PyObject** text) noexcept
+    int is_exact_text "PyUnicode_CheckExact"(PyObject* v) noexcept
     PyObject* PyTrue "Py_True"
     PyObject* PyFalse "Py_False"
     PyObject* PyNone "Py_None"
@@ -522,14 +525,25 @@ cdef class ProtoPlan:
 
     def dumps(self, value):
         """Encode one instance. EncodeError names the field that does not fit."""
-        cdef WriteBuffer out = take_scratch()
+        cdef WriteBuffer out
         cdef bytes data
+        if self.is_large:
+            return self.dumps_large(value)
+        out = take_scratch()
         try:
             self.encode(value, out)
             data = PyBytes_FromStringAndSize(<char*>out.p, out.n)
+            self.is_large = out.n > LARGE
         finally:
             give_scratch(out)
         return data
+
+    cdef bytes dumps_large(self, object value):
+        """The same for a type whose last message was large: written into the bytes object itself, which saves copying it."""
+        cdef BytesBuffer out = BytesBuffer.__new__(BytesBuffer)
+        self.encode(value, out)
+        self.is_large = out.n > LARGE
+        return out.finish()
 
     def __repr__(self):
         return f"<ProtoPlan {self.full_name}({', '.join(self.names)})>"

@@ -141,7 +141,9 @@ cdef bint set_fields(ProtoPlan plan, PyObject* made, PyObject** args, PyObject* 
                 at = (hint + i) % plan.count
                 break
         if at < 0:
-            return False
+            at = position_of(plan, name)  # of a dict behind `**`, say
+            if at < 0:
+                return False
         hint = at + 1
         value = args[k]
         if value == PyNone:
@@ -153,6 +155,21 @@ cdef bint set_fields(ProtoPlan plan, PyObject* made, PyObject** args, PyObject* 
             check_alone(plan, made, at)
     fill_absent(plan, made)
     return not plan.has_required or is_complete(plan, made)
+
+
+cdef int position_of(ProtoPlan plan, PyObject* name) noexcept:
+    """Where the field of a name stands that is not interned; -1 for one that there is not."""
+    cdef int i, found = -1
+    if not is_exact_text(name):
+        return -1
+    incref(name)
+    intern(&name)
+    for i in range(plan.count):
+        if raw_tuple_item(<PyObject*>plan.slots, i) == name:
+            found = i
+            break
+    decref(name)
+    return found
 
 
 cdef int check_alone(ProtoPlan plan, void* base, int at) except -1:

@@ -1,0 +1,3 @@
+from codec.buffer import WriteBuffer
+
+class BytesBuffer(WriteBuffer): ...
