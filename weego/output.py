@@ -174,16 +174,22 @@ class Output:
             self._torn = data[written - 1 : written] != b"\n"
         return b""
 
-    def _tell(self) -> None:
-        """Lines pass again: say how many have not."""
+    def _tell(self) -> bool:
+        """Lines pass again: say how many have not. True: there is no room for that now."""
         count, before = self.dropped - self._told, self._lost
         if not count or self.notice is None:
-            return
-        if not self._send(self.notice(count, self._why or "nobody reads them fast enough")) and self._lost == before:
-            self._told += count
-            self._why = ""
-        else:
+            return False
+        line = self.notice(count, self._why or "nobody reads them fast enough")
+        rest = self._send(line)
+        if len(rest) == len(line):
+            return True
+        if self._lost != before:  # the disk is still full
             self._lost = before
+            return False
+        self._rest = rest
+        self._told += count
+        self._why = ""
+        return False
 
     # ---- the thread ----------------------------------------------------------------------------------------------------
 
@@ -222,7 +228,7 @@ class Output:
                 self._busy = True
                 self._drain(spool)
                 self._busy = False
-                if not spool:
+                if not spool and not self._rest:
                     break
             spool.asleep = True
             if spool:  # it came between the last look and going to sleep
@@ -239,10 +245,13 @@ class Output:
                 size = _whole_lines(taken, self._piece)
                 self._send_all(bytes(taken[:size]))
                 taken = taken[size:]
-        with self._lock:
-            self._stuck = bool(self._rest)
-            if not self._stuck:
-                self._tell()
+        untold = True
+        while untold and not self._closed:
+            with self._lock:
+                untold = not self._rest and self._tell()
+                self._stuck = untold or bool(self._rest)
+            if untold:
+                self._wait_for_room()
 
     def _send_all(self, data: bytes) -> None:
         """The rest of somebody's line, if there is one, then `data`."""

@@ -58,7 +58,7 @@ def test_a_log_that_nobody_reads_holds_up_nobody(app: App) -> None:
         # A worker that is told to leave while nobody reads leaves all the same.
         server.process.reading.clear()
         with Wire(server.address) as wire:
-            many_calls(wire, 2000)
+            many_calls(wire, 500)
         server.signal(signal.SIGTERM)
         until(lambda: not psutil.pid_exists(server.pid) or server.process.child.poll() is not None, "the end of the master")
         server.process.reading.set()

@@ -231,6 +231,22 @@ def test_a_reader_that_stalls_gets_what_the_queue_holds(pipe: tuple[int, int]) -
     output.close()
 
 
+def test_the_loss_is_told_even_if_nothing_more_is_logged(pipe: tuple[int, int]) -> None:
+    """The pipe is full again when the last line has gone: there is no room for the notice, and no other line would bring it."""
+    reader, writer = pipe
+    output = Output(writer, notice=notice)
+    spool = output.spool()
+    spool.put(b"x" * (PIPE - 1) + b"\n")
+    until(lambda: len(spool) == 0, "the pipe to be full")
+    spool.lose(3)
+    spool.put(b"y" * (PIPE - 1) + b"\n")
+    assert os.read(reader, PIPE) == b"x" * (PIPE - 1) + b"\n"
+    until(lambda: output._stuck and not len(spool), "the thread to have written, and to want to tell")
+    assert os.read(reader, PIPE) == b"y" * (PIPE - 1) + b"\n"
+    assert os.read(reader, PIPE) == b"LOST 3 nobody reads them fast enough\n"
+    output.close()
+
+
 def test_long_lines_and_short_ones_of_two_writers_stay_whole(pipe: tuple[int, int]) -> None:
     reader, writer = pipe
     outputs = [Output(writer), Output(writer)]
