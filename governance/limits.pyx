@@ -76,7 +76,8 @@ cdef class Seats:
 
     def join(self, row):
         """A row of cells, one for each seat, that is to be emptied where a seat changes hands."""
-        self.rows.append(row)
+        if not any(known is row for known in self.rows):
+            self.rows.append(row)
 
     cdef Py_ssize_t seat(self) except -1:
         if self.mine < 0:

@@ -200,7 +200,8 @@ def retrying(attempt: Handler, decision: Decision, tasks: Callable[[], Tasks], o
                 if errors is not None and isinstance(error, RpcError):
                     errors.fail()
                 if not again(call, error):
-                    raise _judged(call, error) from None
+                    _judge(call, error)
+                    raise
             else:
                 if errors is not None:
                     errors.succeed()
@@ -210,13 +211,10 @@ def retrying(attempt: Handler, decision: Decision, tasks: Callable[[], Tasks], o
     return handle
 
 
-def _judged(call: Call, error: Exception) -> Exception:
-    """A connection that could not be made because the time was over is a deadline that passed."""
+def _judge(call: Call, error: Exception) -> None:
+    """A connection that could not be made because the time was over is a deadline that passed: raises that instead."""
     if isinstance(error, Unavailable) and not error.sent and call.expired and not isinstance(error, NoInstance):
-        late = DeadlineExceeded(f"{error.message}; the deadline has passed", instance=error.instance)
-        late.__cause__ = error
-        return late
-    return error
+        raise DeadlineExceeded(f"{error.message}; the deadline has passed", instance=error.instance) from error
 
 
 def _prepare(call: Call, policy: RetryPolicy) -> None:
@@ -274,7 +272,8 @@ def hedging(attempt: Handler, decision: Decision, tasks: Callable[[], Tasks], on
                             crew.sleep(delay)
                         again()
                     elif not running:
-                        raise _judged(call, error) from None
+                        _judge(call, error)
+                        raise
         finally:
             for task in running:
                 task.cancel()

@@ -141,6 +141,19 @@ def test_the_deadline_comes_first() -> None:
         run(Script(UNSENT), RetryPolicy(), call=call)
 
 
+def test_what_an_error_knows_of_its_cause_stays() -> None:
+    def attempt(call: Call, args: tuple[Any, ...]) -> Any:
+        try:
+            raise KeyError("why")
+        except KeyError as error:
+            raise ApplicationError("what", ApplicationErrorType.UNKNOWN) from error
+
+    decision = make_decision(RetryPolicy(), idempotent=True, budget=Budget())
+    with pytest.raises(ApplicationError) as caught:
+        retrying(attempt, decision, Line, lambda call: None)(a_call(), ())  # type: ignore[arg-type, return-value]
+    assert isinstance(caught.value.__cause__, KeyError)
+
+
 def test_no_longer_than_duration() -> None:
     call = a_call(started=a_call().started - 3)
     with pytest.raises(ApplicationError) as caught:
