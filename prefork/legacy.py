@@ -285,5 +285,7 @@ def _take_worker(master: Master, generation: Generation, plain: dict[str, Any]) 
     master.family.born(worker, plain["pid"])
     if plain["drain_deadline"] is not None:
         master.family.kill_after(worker, plain["drain_deadline"])
+    elif worker.is_draining:  # it was about to be ended
+        master.family.kill_after(worker, monotonic())
     if not worker.is_ready:
         master.crew.limit_boot(worker)

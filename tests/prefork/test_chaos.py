@@ -22,7 +22,7 @@ BAD = (
     {"workers": 0},
     {"sleep_boot": 5},
 )
-ACTIONS = ("hup", "hup", "burst", "kill", "kill", "term", "stop", "bad", "good", "ttin", "ttou", "connect")
+ACTIONS = ("hup", "hup", "burst", "kill", "kill", "term", "stop", "bad", "good", "hot", "ttin", "ttou", "upgrade", "connect")
 
 
 def good(server):
@@ -30,12 +30,13 @@ def good(server):
     server.configure()
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1, 2, 3])
 def test_chaos(tmp_path, seed):
     rng = random.Random(seed)
     s = Server(tmp_path)
     good(s)
     with s, contextlib.ExitStack() as stack:
+        s.wait_log("forked after", 2)  # and so the descriptors of both are there
         quiet = len(descriptors(s.process.pid))
         for _ in range(60):
             action, children = rng.choice(ACTIONS), list(s.children())
@@ -49,6 +50,10 @@ def test_chaos(tmp_path, seed):
                 s.configure(**rng.choice(BAD))
             elif action == "good":
                 good(s)
+            elif action == "hot":  # what needs no new workers
+                s.configure(hang_timeout=10.0 + rng.random())
+            elif action == "upgrade":
+                s.signal(signal.SIGUSR2)
             elif action in ("ttin", "ttou"):
                 s.signal(getattr(signal, f"SIG{action.upper()}"))
             else:
