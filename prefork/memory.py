@@ -7,9 +7,12 @@ that of the whole machine. They are looked at once a second, so a kill long ago 
 from __future__ import annotations
 
 import os
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from prefork.primitives import monotonic
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 #: Of a cgroup without a limit v1 says a number near 2**63.
 _NO_LIMIT = 1 << 60
@@ -49,13 +52,18 @@ class Memory:
 
     def used(self) -> float:
         """How much of the limit is used and would not be given back for the asking, 0 to 1; the worst of all limits that apply. 0: there is none."""
-        worst = 0.0
+        return max((used / limit for used, limit in self._bounds()), default=0.0)
+
+    def left(self) -> int | None:
+        """Bytes to the nearest limit; None: there is none."""
+        return min((max(0, limit - used) for used, limit in self._bounds()), default=None)
+
+    def _bounds(self) -> Iterator[tuple[int, int]]:
+        """Used, and the limit, of each cgroup that has one."""
         for folder in self._folders:
             limit = _number(f"{folder}/{self._files.limit}")
             if 0 < limit < _NO_LIMIT:
-                used = _number(f"{folder}/{self._files.used}") - _line(f"{folder}/memory.stat", self._files.cache)
-                worst = max(worst, used / limit)
-        return worst
+                yield _number(f"{folder}/{self._files.used}") - _line(f"{folder}/memory.stat", self._files.cache), limit
 
     def look(self) -> bool:
         """Whether the kernel has killed somebody for memory in the last moments."""

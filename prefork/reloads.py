@@ -22,6 +22,7 @@ from prefork.generation import Generation
 from prefork.listeners import BindError, bind, close_all, take
 from prefork.pidfile import Pidfile, PidfileError
 from prefork.primitives import getpid, monotonic, set_title
+from prefork.status import resident_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -261,7 +262,24 @@ class Reloads:
             self._following.lost(worker)
 
     def _start_workers(self, generation: Generation) -> None:
+        self._warn_of_memory(generation)
         self._master.crew.spawn(generation, 0)  # one to try; the others when it is ready
+
+    def _warn_of_memory(self, generation: Generation) -> None:
+        """For a while there are twice as many workers, and a container may not have room for them."""
+        left, current = self._master.memory.left(), self._master.current
+        if left is None or current is None or current.loader is None:
+            return
+        born_with = resident_bytes(current.loader.pid)
+        grown = [max(0, resident_bytes(worker.pid) - born_with) for worker in current.ready]
+        need = generation.size * (sum(grown) // len(grown) if grown else 0)
+        if need > left:
+            log.warning(
+                "the container has %.1f MiB of memory left, and the new workers may take %.1f MiB until the old ones have gone: "
+                "the kernel may kill one; raise the limit, or restart instead of reloading",
+                left / 2**20,
+                need / 2**20,
+            )
 
     def on_ready(self, generation: Generation) -> None:
         """A worker of the incoming generation is ready: the first must live for a moment, while the others start."""

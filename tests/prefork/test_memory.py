@@ -65,6 +65,7 @@ def test_limit_use_and_kills(tmp_path, files, limit, used, events):
     make(tmp_path, files)
     memory = Memory(str(tmp_path))
     assert (memory.limit(), memory.used()) == (limit, pytest.approx(used))
+    assert memory.left() == limit - limit * used
     assert not memory.look(), "a kill of before is nobody's"
     (tmp_path / events).write_text("oom_kill 7\n")
     assert memory.look()
@@ -75,7 +76,7 @@ def test_limit_use_and_kills(tmp_path, files, limit, used, events):
 def test_a_kill_by_the_machine(tmp_path):
     make(tmp_path, {"proc/vmstat": "oom_kill 3\n"})
     memory = Memory(str(tmp_path))
-    assert (memory.limit(), memory.used(), memory.look()) == (0, 0.0, False)
+    assert (memory.limit(), memory.used(), memory.left(), memory.look()) == (0, 0.0, None, False)
     make(tmp_path, {"proc/vmstat": "oom_kill 4\n"})
     assert memory.look()
     assert memory.shortage() == "the machine has none left"
@@ -138,6 +139,21 @@ def test_a_worker_killed_by_the_kernel_is_told_from_one_killed_by_a_person(serve
         assert s.log.count("out of memory") in (1, 2)  # within two seconds of a shortage nobody can tell
         restarts = ask(s.folder / "control", do="status")["result"]["restarts"]
         assert restarts["oom"] >= 1
+
+
+@pytest.mark.e2e
+@pytest.mark.timeout(120)
+def test_a_reload_that_has_no_room_is_warned_of(server):
+    with cgroup(500 * MIB) as group, server(workers=1, graceful_timeout=2.0) as s:
+        for pid in (s.process.pid, *s.children()):
+            (group / "cgroup.procs").write_text(str(pid))
+        assert ask(s.folder / "control", do="upgrade")["ok"]
+        with s.connect() as client:
+            client.call(b"eat 300")
+            s.reload()
+            assert "MiB of memory left, and the new workers may take" in s.log
+            assert "reload done" in s.log
+            until(lambda: client.who()[1] == 2, "the connection to go over")
 
 
 @pytest.mark.e2e
