@@ -61,6 +61,7 @@ class Crew:
             self.plan_respawn(generation, slot, MAX_DELAY)
             return
         worker = WorkerProcess(Channel(ours), generation, slot, self._master.board.allot(slot, generation.number))
+        worker.settings = loader.settings or generation.settings
         self._master.family.workers[worker.index] = generation.workers[slot] = worker
         loader.forking[worker.index] = worker
         order = {"is": "spawn", "slot": slot, "generation": generation.number, "index": worker.index}

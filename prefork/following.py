@@ -1,8 +1,8 @@
 """Changes that workers can follow while they run: a reload without new workers.
 
 The new settings go to every ready worker of the current generation; each says that it follows, or why it cannot. When all have, the loader that
-read the settings takes the place of the old one, so that workers to come are the same as those that have followed. If one cannot, or does not answer, the
-reload goes on as any other: with new workers.
+read the settings is let go: workers to come are forked by the one they all come from, whose memory they share, and are told what it does not know before
+they serve. If a worker cannot follow, or does not answer, the reload goes on as any other: with new workers.
 """
 
 from __future__ import annotations
@@ -91,15 +91,10 @@ def send(master: Master, worker: WorkerProcess, settings: Settings) -> None:
 
 
 def commit(master: Master, incoming: Generation, changes: Sequence[Change]) -> None:
-    """All follow: the incoming generation's settings, loader and doors are the current one's from here on."""
+    """All follow: the incoming generation's settings and doors are the current one's from here on."""
     current = master.current
     assert current is not None
-    assert incoming.loader is not None
-    master.loaders.release(current)
-    loader, incoming.loader = incoming.loader, None
-    current.loader = loader
-    loader.generation = current
-    master.family.tell(loader, {"is": "generation", "number": current.number})
+    master.loaders.release(incoming)
     size_before = current.settings.workers
     current.settings = incoming.settings
     current.doors, incoming.doors, incoming.listeners = incoming.doors, {}, []
@@ -116,4 +111,3 @@ def commit(master: Master, incoming: Generation, changes: Sequence[Change]) -> N
     )
     if current.settings.workers != size_before:
         master.crew.resize(current, current.settings.workers - current.size, "reload")
-    master.crew.fill(current)  # slots that the old loader left empty

@@ -74,6 +74,8 @@ class LoaderProcess(Process):
         super().__init__(channel)
         self.generation = generation
         self.is_loaded = False
+        self.settings: Settings | None = None
+        """Those it has read, and that workers are born with."""
         self.is_released = False
         """No longer needed: it exits when the forks under way are done."""
         self.forking: dict[int, WorkerProcess] = {}

@@ -102,7 +102,7 @@ def pack(master: Master) -> tuple[dict[str, Any], list[int]]:
         "listeners": [_plain_listener(listener) for listener in listeners],
         "generations": [_plain_generation(each, listeners) for each in generations.values()],
         "current": current.number,
-        "loader": _plain_process(loader, fds) if loader is not None else None,
+        "loader": _plain_process(loader, fds) | {"is_current": loader.settings is current.settings} if loader is not None else None,
         "workers": [_plain_worker(worker, fds) for worker in master.family.workers.values()],
         "replaces": {slot: worker.index for slot, worker in master.crew.replaces.items()},
         "visitors": [
@@ -259,6 +259,7 @@ def _take_loader(master: Master, generation: Generation, plain: dict[str, Any]) 
     loader = generation.loader = LoaderProcess(_channel(plain["channel"]), generation)
     _take_process(loader, plain)
     loader.is_loaded = True
+    loader.settings = generation.settings if plain["is_current"] else generation.settings._replace()
     master.family.loaders.add(loader)
     master.family.listen(loader, lambda: master.loaders.read(loader))
     master.family.born(loader, plain["pid"])

@@ -145,11 +145,7 @@ class _Loader:
                 return
             if received is None:
                 continue
-            order, fds = received
-            if order["is"] == "generation":  # workers of this one take what has changed as they run
-                set_title(f"weego: loader gen {order['number']} [{settings.name}]")
-            else:
-                self._channel.send(self._spawn(settings, order, fds))
+            self._channel.send(self._spawn(settings, *received))
 
     def _wait(self) -> None:
         events = EPOLLIN | EPOLLOUT if self._channel.is_congested else EPOLLIN
@@ -205,7 +201,7 @@ class _Loader:
                 self._app,
                 settings,
                 slot=order["slot"],
-                generation=order["generation"],
+                generation=self._generation,
                 index=order["index"],
                 channel_fd=channel_fd,
                 board_fd=board_fd,

@@ -99,6 +99,7 @@ class Loaders:
         places, _, encoded = document.partition(b"\n")
         settings = Settings.decode(encoded)
         loader.is_loaded = True
+        loader.settings = settings
         if loader.boot_timer is not None:
             loader.boot_timer.cancel()
         if self._master.is_checking:
@@ -117,6 +118,7 @@ class Loaders:
                     settings.code != generation.settings.code
                 ):  # code of two ages from here on, and no reload may take it for one
                     generation.settings = generation.settings._replace(code="")
+                loader.settings = generation.settings  # the very same, in the eyes of who compares
                 log.info("%r takes over, generation %d", loader, generation.number)
                 generation.loader = loader
                 self._master.crew.fill(generation)

@@ -39,6 +39,7 @@ LOG_KEYS: Final = ("level", "format", "access", "file", "access_file")
 # master's affair, `App._follow` carries out.
 WAYS: Final = {
     "admin": "hot",
+    "governance": "hot",
     "limits": "hot",
     "listen": "listeners",
     "log.level": "hot",
@@ -233,10 +234,13 @@ class App:
         """What `WAYS` calls hot, as far as it is a worker's affair."""
         from weego import config as configuration
         from weego import log
+        from weego.governed_config import ServerGovernance
 
         self.config = configuration.from_plain(dict(settings.config))
         log.set_level(self.config.log.level)
         serving.follow(serving_limits(self.config))
+        if self.memory is not None:  # counters go on under the names of their limits
+            serving.govern(ServerGovernance(self.config.governance, self.memory).middleware)
 
 
 def serving_limits(config: Config) -> ServingLimits:

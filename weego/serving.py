@@ -120,15 +120,16 @@ class Serving:
         may_accept: Callable[[], bool] | None = None,
     ) -> None:
         self.limits = limits or ServingLimits()
-        services = list(services)
-        routes, named = build(
+        services = tuple(services)
+        self._build = partial(
+            build,
             services,
             middleware,
-            govern=govern,
             timeout=self.limits.call_timeout,
             fallback=fallback,
             named_only=self.limits.named_only,
         )
+        routes, named = self._build(govern=govern)
         self.hub = get_hub()
         self.loop = loop_of(self.hub)
         self._idleness = Idleness(self.hub, idle) if idle is not None else None
@@ -148,7 +149,8 @@ class Serving:
         self.detectors.append(Detector("thrift", self._thrift))
         self.grpc: GrpcFront | None = None
         self.health: Health | None = None
-        routes_of_grpc = build_grpc(services, middleware, govern=govern, timeout=self.limits.call_timeout)
+        self._build_grpc = partial(build_grpc, services, middleware, timeout=self.limits.call_timeout)
+        routes_of_grpc = self._build_grpc(govern=govern)
         if routes_of_grpc:
             self._serve_grpc(routes_of_grpc, grpc or GrpcOptions())
         self.dispatcher.entrance = DetectFront(self.dispatcher, self.detectors)
@@ -203,6 +205,16 @@ class Serving:
             if route.path not in self.grpc.routes:  # a program may bring its own
                 self.grpc.add(route)
                 names.add(route.path[1:].rpartition(b"/")[0].decode())
+
+    def govern(self, govern: Govern) -> None:
+        """Put other policies above the handlers, from the next call on; calls under way keep theirs."""
+        _, named = self._build(govern=govern)
+        for name, methods in named.items():
+            for method, route in methods.items():  # connections know their routes by heart, so those stay
+                self._thrift.services[name][method].target = route.target
+        if self.grpc is not None:
+            for each in self._build_grpc(govern=govern):
+                self.grpc.add(each)
 
     # ---- taking in ---------------------------------------------------------------------------------------------------
 

@@ -75,6 +75,7 @@ class Body:
         self._tls = tls
         self._announcer = announcer
         self._refused = refused
+        self._is_lame = self._is_serving = False
         self._hub = get_hub()
         self._left = Event()
         self._deadline = 0.0
@@ -122,7 +123,8 @@ class Body:
         match order:
             case Serve():
                 self._serving.listen([listener.fileno() for listener in self._worker.listeners], self._tls)
-                if self._announcer is not None:
+                self._is_serving = True
+                if self._announcer is not None and not self._is_lame:
                     self._announcer.start()
             case Adopt(fd, data):
                 os.set_blocking(fd, False)
@@ -156,8 +158,9 @@ class Body:
             case LogLevel(level):
                 log_files.set_level(level)
             case Lame(on):
+                self._is_lame = on
                 self._serving.announce_leaving(on=on)
-                if self._announcer is not None:
+                if self._announcer is not None and self._is_serving:
                     gevent.spawn(self._announcer.withdraw) if on else self._announcer.start()
             case Stacks():
                 self._worker.tell_stacks("\n".join(format_run_info()))

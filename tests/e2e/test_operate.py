@@ -70,6 +70,26 @@ def test_limits_and_log_level_without_new_workers(app: App, control: str, ctl: C
         assert ctl("reload", "--diff") == "nothing has changed; a reload would start new workers all the same\n"
 
 
+def test_policies_without_new_workers(app: App, control: str, ctl: Ctl) -> None:
+    wait_old_enough(app)
+    with app.serve(workers=2, server=control, allow=["was killed by SIGKILL", "no worker is ready"]) as server, Wire(server.address) as wire:
+        before = server.workers()
+        assert wire.tell()[0] == 1
+        app.write_conf(workers=2, server=control, more='[governance]\ndefault = "deny"')
+        assert ctl("reload", "--wait") == "generation 1 serves with 2 workers\n"
+        assert server.workers() == before
+        refused = wire.call("tell", (1, 11, "x")).error
+        assert refused, "on a connection that was there before"
+        for pid in before:
+            os.kill(pid, signal.SIGKILL)
+        until(lambda: len(server.workers()) == 2 and not set(server.workers()) & set(before), "new workers")
+        with Wire(server.address) as other:
+            assert other.call("tell", (1, 11, "x")).error == refused, "who comes later goes by the same"
+            app.write_conf(workers=2, server=control)
+            ctl("reload", "--wait")
+            assert other.tell()[0] == 1
+
+
 def test_code_is_never_reloaded_by_half(app: App, control: str, ctl: Ctl) -> None:
     with app.serve(workers=2, server=control) as server, Wire(server.address) as wire:
         app.write_version(2)
