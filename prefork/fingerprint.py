@@ -16,8 +16,8 @@ SLACK = 0.5
 
 
 def of_code(since: float, more: Iterable[str] = ()) -> str:
-    """A fingerprint of all files that modules were imported from, of what lies beside those that are no library's, for a worker may import
-    that later, and of ``more``. ``since``: when loading began, seconds since 1970. "" if a file has changed since: it may have been read before.
+    """A fingerprint of all files that modules were imported from, of what lies beside those that are no library's, in packages, for a worker
+    may import that later, and of ``more``. ``since``: when loading began, seconds since 1970. "" if a file has changed since: it may have been read before.
     """
     digest = hashlib.blake2b(digest_size=16)
     for path in sorted(_files() | set(more)):
@@ -43,9 +43,15 @@ def _files() -> set[str]:
         if isinstance(file := getattr(module, "__file__", None), str) and (file.startswith(packages) or not file.startswith(standard))
     }
     folders = {os.path.dirname(os.path.abspath(file)) for file in files if not file.startswith(packages)}
-    for folder in folders:
+    seen: set[str] = set()
+    while folders:
+        folder = folders.pop()
+        seen.add(folder)
         try:
-            files.update(entry.path for entry in os.scandir(folder) if entry.name.endswith(".py"))
+            entries = list(os.scandir(folder))
         except OSError:
-            pass
+            continue
+        files.update(entry.path for entry in entries if entry.name.endswith(".py"))
+        inside = {entry.path for entry in entries if os.path.exists(os.path.join(entry.path, "__init__.py"))}
+        folders |= inside - seen
     return files

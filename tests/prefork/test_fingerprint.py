@@ -54,6 +54,18 @@ def test_it_changes_with_what_lies_beside(code):
     assert of_code(later()) == before
 
 
+def test_it_changes_with_a_package_inside(code):
+    before = of_code(later())
+    (code.parent / "plugins").mkdir()
+    (code.parent / "plugins/one.py").write_text("")
+    assert of_code(later()) == before, "no package"
+    (code.parent / "plugins/__init__.py").write_text("")
+    with_package = of_code(later())
+    assert with_package != before
+    (code.parent / "plugins/one.py").write_text("X = 1")
+    assert of_code(later()) != with_package
+
+
 def test_what_has_changed_since_is_not_to_be_trusted(code):
     assert of_code(code.stat().st_mtime - 10) == ""
 
