@@ -111,7 +111,7 @@ class Health:
         base, classes = _health()
         self.names = {"", *names}
         self._changed = Event()
-        self._left = False
+        self._left = self._lame = False
         self._handed_over = False
         self._reply = classes["HealthCheckResponse"]
         self.service: Any = type("HealthService", (base,), {"check": self._check, "watch": self._watch})()
@@ -122,10 +122,16 @@ class Health:
         self._handed_over = handed_over
         self._changed.set()
 
+    def pretend(self, *, lame: bool) -> None:
+        """The server is about to leave: say that it does not serve, although it does; or no longer say so."""
+        self._lame = lame
+        changed, self._changed = self._changed, Event()
+        changed.set()
+
     def _status(self, name: str) -> int:
         if name not in self.names:
             return SERVICE_UNKNOWN
-        return NOT_SERVING if self._left and not self._handed_over else SERVING
+        return NOT_SERVING if self._lame or (self._left and not self._handed_over) else SERVING
 
     def _check(self, request: Any) -> Any:
         if request.service not in self.names:
@@ -134,11 +140,15 @@ class Health:
 
     def _watch(self, request: Any) -> Iterator[Any]:
         """Now, and when it changes. Ends when the server leaves, for the next look belongs to another one."""
-        yield self._reply(status=self._status(request.service))
-        if not self._left:
-            self._changed.wait()
-            if not self._handed_over:
-                yield self._reply(status=self._status(request.service))
+        told = None
+        while True:
+            status, changed = self._status(request.service), self._changed
+            if status != told:
+                yield self._reply(status=status)
+                told = status
+            if self._left:
+                return
+            changed.wait()
 
 
 # ---- reflection --------------------------------------------------------------------------------------------------------

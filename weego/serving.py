@@ -291,6 +291,8 @@ class Serving:
         """Serve all that comes, and ask the peers of protocols that can say so to go elsewhere; or no longer."""
         if not self.dispatcher.draining:
             self.dispatcher.leaving = on
+            if self.health is not None:
+                self.health.pretend(lame=on)
 
     def give_some(self, count: int, give: Callable[[Connection], bool]) -> int:
         """Give up to `count` plain connections that stand between two messages away; how many it were. Those idle longest go first: they

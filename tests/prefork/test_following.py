@@ -87,9 +87,17 @@ def test_changed_code_needs_new_workers(server, file):
         s.configure(config=config(calls=20))
         s.reload()
         until(lambda: not s.workers() & before, "new workers")
-        # and what is so young may have changed after it was read
-        s.configure(config=config(calls=30))
+        assert "without new workers" not in s.log
+
+
+def test_code_that_may_have_changed_after_it_was_read_needs_new_workers(server, tmp_path):
+    later = time.time() + 3600
+    os.utime(tmp_path / "app_more.py", (later, later))
+    with server() as s:
+        before = s.workers()
+        s.configure(config=config(calls=20))
         s.reload()
+        until(lambda: not s.workers() & before, "new workers")
         assert "without new workers" not in s.log
 
 

@@ -10,7 +10,7 @@ from codec.errors import Code
 from tests.support.grpc_echo import NAME, EchoService, Request
 from tests.support.grpc_wire import GrpcWire
 from tests.support.net import served, without_hub
-from weego.grpc_services import NOT_SERVING, SERVING, _health, _reflection
+from weego.grpc_services import NOT_SERVING, SERVING, Health, _health, _reflection
 from weego.serving import GrpcOptions
 
 
@@ -91,3 +91,17 @@ def test_they_can_be_left_out() -> None:
     with served(EchoService(), grpc=options) as server, GrpcWire(server.addresses[0]) as wire:
         for path in ("/grpc.health.v1.Health/Check", "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"):
             assert wire.call(path, Request())[0] == Code.UNIMPLEMENTED
+
+
+def test_health_of_a_lame_server_and_back() -> None:
+    _, classes = _health()
+    question = classes["HealthCheckRequest"](service=NAME)
+    health = Health([NAME])
+    watch = health._watch(question)
+    assert next(watch).status == SERVING
+    health.pretend(lame=True)
+    assert health._check(question).status == next(watch).status == NOT_SERVING
+    health.pretend(lame=False)
+    assert health._check(question).status == next(watch).status == SERVING
+    health.leave(handed_over=True)
+    assert list(watch) == [], "others serve there: nothing has changed for who watches"
