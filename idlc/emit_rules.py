@@ -113,6 +113,9 @@ class Rules:
         if rules.not_nil:
             missing = [f"if {attribute} is None:", f'{INDENT}found.add({path}, "not_nil", "be set", None)']
             return missing + (["else:", *(INDENT + line for line in lines)] if lines else [])
+        statements = [line for line in lines if not line.startswith(" ")]
+        if len(statements) == 1 and statements[0].startswith("if "):  # one condition, as a person would write it
+            return [f"if {attribute} is not None and {statements[0].removeprefix('if ')}", *lines[1:]]
         return [f"if {attribute} is not None:", *(INDENT + line for line in lines)] if lines else []
 
     def _may_be_none(self, struct: model.Struct, each: model.Field) -> bool:
