@@ -22,7 +22,7 @@ from idlc.names import MethodStyle, Names
 from idlc.packages import Place, assign, circular
 from idlc.proto_files import MessageType, ProtoFile, TypeTable, read_files
 from idlc.proto_native import Native
-from idlc.proto_protoc import read_protos
+from idlc.proto_protoc import proto_path, read_protos
 from idlc.proto_services import Services
 from idlc.proto_upb import emit_messages, emit_types, import_sections, module_name
 
@@ -65,6 +65,9 @@ def compile_protos(
     descriptors, wanted = read_protos(asked, includes, report)
     report.raise_errors()
     sources = dict(zip(wanted, asked, strict=True))
+    for root in reversed(proto_path(asked, includes)):
+        imported = {each.name: os.path.join(root, each.name) for each in descriptors.file if each.name not in wanted}
+        sources |= {name: path for name, path in imported.items() if os.path.isfile(path)}
     files, types = read_files(list(descriptors.file), sources)
     output = Output(Path(out), report)
     with contextlib.suppress(TooManyErrors):

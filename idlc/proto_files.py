@@ -108,6 +108,8 @@ class ProtoFile:
     messages: list[MessageType] = field(default_factory=list)
     enums: list[EnumType] = field(default_factory=list)
     comments: dict[Path, str] = field(default_factory=dict)
+    lines: dict[Path, int] = field(default_factory=dict)
+    """Where things stand, as SourceCodeInfo counts: from 0."""
 
     @property
     def name(self) -> str:
@@ -122,6 +124,11 @@ class ProtoFile:
     def doc(self, path: Path) -> str:
         """The comment at a path of SourceCodeInfo."""
         return self.comments.get(path, "")
+
+    def position(self, path: Path) -> Position:
+        """The line of what is at a path of SourceCodeInfo."""
+        source = self.program.document.source
+        return Position(source, _line_offset(source, self.lines.get(path, 0)))
 
     @property
     def file_doc(self) -> str:
@@ -202,20 +209,19 @@ def _file(descriptor: FileDescriptorProto, path: str | None) -> ProtoFile:
     if descriptor.package:
         program.namespaces["py"] = descriptor.package
     made = ProtoFile(descriptor, program)
-    lines: dict[Path, int] = {}
     for location in descriptor.source_code_info.location:
         key = tuple(location.path)
-        lines.setdefault(key, location.span[0])
+        made.lines.setdefault(key, location.span[0])
         text = location.leading_comments or location.trailing_comments
         if text.strip() and key not in made.comments:
             made.comments[key] = _comment(text)
     for index, service in enumerate(descriptor.service):
-        made.program.definitions.append(_service(made, service, (_SERVICE, index), lines, source))
+        made.program.definitions.append(_service(made, service, (_SERVICE, index)))
     program.document = ast.Document(source, made.file_doc, (), (), ())
     return made
 
 
-def _service(file: ProtoFile, service: Any, path: Path, lines: dict[Path, int], source: Source) -> model.Service:
+def _service(file: ProtoFile, service: Any, path: Path) -> model.Service:
     functions = []
     for index, method in enumerate(service.method):
         where = (*path, _METHOD, index)
@@ -224,10 +230,8 @@ def _service(file: ProtoFile, service: Any, path: Path, lines: dict[Path, int], 
             mode = "bidirectional" if method.server_streaming else "client"
         elif method.server_streaming:
             mode = "server"
-        position = Position(source, _line_offset(source, lines.get(where, 0)))
-        functions.append(model.Function(method.name, False, None, (), (), mode, position, file.doc(where)))
-    position = Position(source, _line_offset(source, lines.get(path, 0)))
-    return model.Service(file.program, service.name, None, tuple(functions), position, file.doc(path))
+        functions.append(model.Function(method.name, False, None, (), (), mode, file.position(where), file.doc(where)))
+    return model.Service(file.program, service.name, None, tuple(functions), file.position(path), file.doc(path))
 
 
 def _line_offset(source: Source, line: int) -> int:
@@ -272,6 +276,11 @@ def _comment(text: str) -> str:
 def field_doc(message: MessageType, index: int) -> str:
     """The comment of a field."""
     return message.file.doc((*message.path, _FIELD, index))
+
+
+def value_position(enum: EnumType, index: int) -> Position:
+    """The line of an enum value."""
+    return enum.file.position((*enum.path, _ENUM_VALUE, index))
 
 
 def value_doc(enum: EnumType, index: int) -> str:

@@ -10,12 +10,20 @@ from google.protobuf.descriptor_pb2 import FieldDescriptorProto as Field
 
 from idlc import model
 from idlc.bindings import Bindings, natural_order
-from idlc.errors import Position, Source
 from idlc.layout import INDENT, WIDTH, Group, Node, call, docstring, lay_out, quoted, tuple_of
 from idlc.names import Names, is_python_word
 from idlc.packages import Place
 from idlc.proto_features import features_of_enum, features_of_field, is_group, is_map, is_packed
-from idlc.proto_files import EnumType, MessageType, ProtoFile, TypeTable, field_doc, oneof_doc, value_doc
+from idlc.proto_files import (
+    EnumType,
+    MessageType,
+    ProtoFile,
+    TypeTable,
+    field_doc,
+    oneof_doc,
+    value_doc,
+    value_position,
+)
 
 __all__ = ["Native"]
 
@@ -81,8 +89,11 @@ class Native:
         """IDL name → Python name of an enum's values."""
         made = self._enums.get(id(enum))
         if made is None:
-            position = Position(Source(self.file.name, ""), 0)
-            members = tuple(model.EnumMember(value.name, value.number, position) for value in enum.descriptor.value)
+            members = tuple(
+                model.EnumMember(value.name, value.number, value_position(enum, index))
+                for index, value in enumerate(enum.descriptor.value)
+            )
+            position = enum.file.position(enum.path)
             made = self._enums[id(enum)] = model.Enum(enum.file.program, ".".join(enum.python), members, position)
         return {member.name: self.names.member(made, member) for member in made.members}
 
