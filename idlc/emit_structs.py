@@ -22,6 +22,11 @@ _OURS: Final = {
 }
 
 
+# The annotation of a struct whose unknown fields are kept and written back, and the slot that they are kept in (codec/plan.pyx).
+_KEEP_UNKNOWN = "py.keep_unknown"
+_UNKNOWN = "__unknown__"
+
+
 @dataclass(slots=True)
 class Structs:
     """Emits the structs of one module. `factories` remembers the functions that make mutable defaults."""
@@ -51,7 +56,9 @@ class Structs:
         lines = [f"class {self.types.definition(struct)}({self.types.stub(_BASES[struct.kind])}):"]
         lines += docstring(struct.doc, INDENT)
         lines += [""] if len(lines) > 1 else []
-        lines += lay_out(_prefixed_slots(slots), INDENT)
+        lines += lay_out(_prefixed_slots([*slots, _UNKNOWN] if _keeps_unknown(struct) else slots), INDENT)
+        if _keeps_unknown(struct):
+            lines.append(f"{INDENT}{_UNKNOWN}: bytes | None")
         for each in struct.fields:
             name = table[each.name]
             annotation = self._attribute_type(struct, each, {*slots, *self._later})
@@ -243,6 +250,11 @@ def _prefixed_slots(slots: list[str]) -> Group:
     # Their order means nothing; sorted is what linters want.
     node = tuple_of(quoted(name) for name in sorted(slots, key=natural_order))
     return Group("__slots__ = (", node.items, ")", lone_comma=True)
+
+
+def _keeps_unknown(struct: model.Struct) -> bool:
+    """Does the IDL ask for it: ``struct Passed { … } (py.keep_unknown = "true")``?"""
+    return any(each.key == _KEEP_UNKNOWN and each.value not in ("false", "0") for each in struct.annotations)
 
 
 def _free(name: str, taken: Collection[str]) -> str:

@@ -116,3 +116,22 @@ def test_docs(emit: Emit) -> None:
     made = emit('/** About S: "x". */\nstruct S {\n  1: i32 a // about a\n}')
     assert made.load("main").S.__doc__ == 'About S: "x".'
     assert '    a: int\n    """about a"""\n' in made.text("main/main.py")
+
+
+def test_unknown_fields_are_kept_where_the_idl_asks_for_it(emit: Emit, tmp_path: Path) -> None:
+    """A service that is older than both its neighbours passes on what it does not know."""
+    idl = tmp_path / "passed.thrift"
+    idl.write_text(
+        "namespace py passed\n"
+        'struct Old { 1: string name } (py.keep_unknown = "true")\n'
+        "struct Plain { 1: string name }\n"
+        "struct New { 1: string name, 2: list<i32> numbers }\n"
+    )
+    passed = emit([idl]).load("passed")
+    sent = passed.New(name="a", numbers=[1, 2])
+    for cls, wanted in ((passed.Old, sent), (passed.Plain, passed.New(name="a"))):
+        for compact in (False, True):
+            held = cls.__plan__.loads(passed.New.__plan__.dumps(sent, compact), compact)
+            assert held.name == "a"
+            assert passed.New.__plan__.loads(cls.__plan__.dumps(held, compact), compact) == wanted
+            assert pickle.loads(pickle.dumps(held)) == copy.copy(held) == held
