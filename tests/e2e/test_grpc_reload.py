@@ -81,7 +81,8 @@ def test_an_idle_connection_does_not_hold_up_the_end(both: App) -> None:
 def test_reloads_under_mixed_load_of_grpcio_fail_no_call(both: App) -> None:
     need.module("grpc")
     hups = 5
-    with both.serve(more=BOTH, workers=2) as server:
+    # The load takes what CPU there is; that a worker had to wait for some is no fault of its own.
+    with both.serve(more=BOTH, workers=2, allow=["is late: starved"]) as server:
         command = [sys.executable, "-m", "tests.support.grpcio_load", server.address.removeprefix("tcp://"), "32"]
         load = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert load.stdin is not None
