@@ -452,6 +452,10 @@ class SecureSocket:
             pass
         return True
 
+    def take_apart(self) -> tuple[_socket.socket, Session]:
+        """The socket and its session, for who does without this class."""
+        return self._sock, self.session
+
     def fileno(self) -> int:
         """Of the socket."""
         return self._sock.fileno()

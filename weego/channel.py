@@ -27,6 +27,10 @@ class ChannelOptions:
     checksum: bool = False
     shared: int = 0
     compression: str = ""
+    wait_for_ready: bool = False
+    keepalive_time: float = 0.0
+    keepalive_timeout: float = 20.0
+    authority: str | None = None
 
 
 Maker = Callable[[ChannelOptions], Channel]
@@ -49,14 +53,30 @@ def _kitex_protobuf(options: ChannelOptions) -> Channel:
     return _thrift(replace(options, framing=f"{options.framing}-protobuf"))
 
 
+def _grpc(options: ChannelOptions) -> Channel:
+    from weego.grpc_channel import GrpcChannel  # who calls no gRPC needs no HTTP/2
+
+    return GrpcChannel(
+        options.spec,
+        limits=options.limits,
+        authority=options.authority,
+        compression=options.compression,
+        wait_for_ready=options.wait_for_ready,
+        keepalive_time=options.keepalive_time,
+        keepalive_timeout=options.keepalive_timeout,
+    )
+
+
 # By the kind of IDL the service comes from: the ways to call it, and the one that is meant when none is named (Kitex's own).
 _CHANNELS: Final[dict[str, dict[str, Maker]]] = {
     "thrift": {name: _thrift for name in FRAMINGS if not name.endswith("-protobuf")},
-    "protobuf": {"ttheader-framed": _kitex_protobuf, "framed": _kitex_protobuf},
+    "protobuf": {"grpc": _grpc, "ttheader-framed": _kitex_protobuf, "framed": _kitex_protobuf},
 }
 # Behind a framing's name: its messages are in the compact protocol.
 _COMPACT: Final = "-compact"
-_USUAL: Final = {"thrift": "framed", "protobuf": "ttheader-framed"}
+_USUAL: Final = {"thrift": "framed", "protobuf": "grpc"}
+# Those that carry streams.
+STREAMING: Final = frozenset(("grpc",))
 
 
 def choose(spec: ServiceSpec, framing: str | None, protocol: str = "binary") -> tuple[str, Maker]:

@@ -21,7 +21,7 @@ from governance.policy import ClientPolicy
 from poller.address import Address, parse
 from poller.clock import monotonic
 from poller.pool import DEFAULT_IDLE_TIMEOUT, DEFAULT_MAX_IDLE, DEFAULT_MAX_IDLE_TOTAL, PoolStatistics
-from weego.channel import ChannelOptions, choose
+from weego.channel import STREAMING, ChannelOptions, choose
 from weego.discovery import resolver_of
 from weego.governed import Governed
 from weego.settings import SCHEME, ClientSettings, known
@@ -62,6 +62,10 @@ class Client:
     to an address; else a call has a connection to itself, and at most `max_idle` connections to one address and `max_idle_total` in all wait for the
     next call, for `idle_timeout` seconds.
 
+    Protobuf services are called by gRPC. There `compression` (gzip, deflate, zstd) is that of the requests; with `wait_for_ready` a call waits
+    for a peer that cannot be reached, until its deadline; after `keepalive_time` seconds of silence during a call (0: never) the peer is asked
+    whether it is there, and given up after `keepalive_timeout`; `authority` is whom the call is for, if not the target's host.
+
     May be used from any thread, and in a gevent program from any greenlet. Calls raise the exceptions of the IDL as they are, RpcError and
     its subclasses for all else that happens to a call, EncodeError for an argument that does not fit the IDL, ClosedError after `close`.
     """
@@ -90,6 +94,10 @@ class Client:
         max_idle_total: int = DEFAULT_MAX_IDLE_TOTAL,
         idle_timeout: float = DEFAULT_IDLE_TIMEOUT,
         tls: TLS | None = None,
+        wait_for_ready: bool = False,
+        keepalive_time: float = 0.0,
+        keepalive_timeout: float = 20.0,
+        authority: str | None = None,
     ) -> None:
         if getattr(type(self), "__spec__", None) is None:
             raise UsageError(f"{type(self).__name__} is no generated client; use the one that `weego gen` wrote for the service")
@@ -120,8 +128,13 @@ class Client:
                 checksum=checksum,
                 shared=_shared(pool, shared_connections),
                 compression=compression,
+                wait_for_ready=wait_for_ready,
+                keepalive_time=keepalive_time,
+                keepalive_timeout=keepalive_timeout,
+                authority=authority,
             )
         )
+        self._carries_streams = name in STREAMING
         self._governed: Governed | None = None
         if policy is None and resolver is None:
             self._balancer: Balancer = balancer or RoundRobin()
@@ -163,6 +176,8 @@ class Client:
 
     def _stream(self, spec: Any, args: tuple[Any, ...], timeout: float | None) -> Any:
         """Open a call that sends or receives more than one message; its stream, as `codec.streams` describes it."""
+        if self._carries_streams:
+            return self._invoke(spec, args, timeout)
         raise UsageError(f"{self._service_name}.{spec.name} streams, and this client's transport carries no streams; choose framing=\"grpc\"")
 
     def _deadline(self, timeout: float | None) -> float | None:

@@ -1,0 +1,123 @@
+"""gRPC's interoperability tests: weego's client against grpc-go's server, grpc-go's client against weego's server, cleartext and TLS."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+import weego
+from tests.interop import grpc_service
+from tests.interop.grpc_service import CASES, metadata
+from tests.support import grpc_go
+from tests.support.certs import Certificates
+from tests.support.net import with_hub, without_hub
+
+DECORATORS = {"hub": with_hub, "thread": without_hub}
+
+
+@pytest.fixture(scope="module")
+def t(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return grpc_service.module(tmp_path_factory.mktemp("gen"))
+
+
+@pytest.fixture(scope="module")
+def certs(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    return Certificates(tmp_path_factory.mktemp("certs"))
+
+
+@pytest.fixture(scope="module", params=["cleartext", "tls"])
+def go_server(request: pytest.FixtureRequest, certs: Certificates) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Address of grpc-go's server, and what a client needs for it."""
+    if request.param == "cleartext":
+        with grpc_go.server() as address:
+            yield address, {}
+    else:
+        with grpc_go.server(str(certs.folder / "server.crt"), str(certs.folder / "server.key")) as address:
+            yield address, {"tls": certs.client(server_name="localhost")}
+
+
+@pytest.mark.parametrize("way", DECORATORS)
+@pytest.mark.parametrize("case", CASES)
+def test_weego_calls_grpc_go(t: Any, go_server: tuple[str, dict[str, Any]], case: str, way: str) -> None:
+    address, options = go_server
+
+    @DECORATORS[way]
+    def run() -> None:
+        middleware = [metadata] if case == "custom_metadata" else []
+        with t.TestServiceClient(address, timeout=60, middleware=middleware, **options) as client:
+            CASES[case](t, client)
+
+    run()
+
+
+def test_unimplemented_service(t: Any, go_server: tuple[str, dict[str, Any]]) -> None:
+    address, options = go_server
+
+    @without_hub
+    def run() -> None:
+        with t.UnimplementedServiceClient(address, timeout=60, **options) as client:
+            grpc_service.fails("UNIMPLEMENTED", lambda: client.unimplemented_call(t.Empty()))
+
+    run()
+
+
+@contextlib.contextmanager
+def weego_server(t: Any, **options: Any) -> Iterator[str]:
+    with weego.Server([grpc_service.service(t)], listen=["tcp://127.0.0.1:0"], **options) as server:
+        yield server.addresses[0]
+
+
+# What grpc-go's client can do; auth cases need Google's accounts.
+GO_CASES = [
+    "empty_unary",
+    "large_unary",
+    "client_streaming",
+    "server_streaming",
+    "ping_pong",
+    "empty_stream",
+    "timeout_on_sleeping_server",
+    "cancel_after_begin",
+    "cancel_after_first_response",
+    "status_code_and_message",
+    "special_status_message",
+    "custom_metadata",
+    "unimplemented_method",
+    "unimplemented_service",
+    "rpc_soak",
+    "channel_soak",
+]
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["cleartext", "tls"])
+@pytest.mark.parametrize("case", GO_CASES)
+def test_grpc_go_calls_weego(t: Any, certs: Certificates, case: str, tls: bool) -> None:
+    @without_hub
+    def run() -> None:
+        options = {"tls": certs.server()} if tls else {}
+        more = ["-use_tls", "-use_test_ca", f"-ca_file={certs.path('ca')}", "-server_host_override=localhost"] if tls else []
+        if case.endswith("soak"):
+            more += ["-soak_iterations=200", "-soak_max_failures=0", "-soak_per_iteration_max_acceptable_latency_ms=20000"]
+            more += ["-soak_overall_timeout_seconds=100"]
+        with weego_server(t, **options) as address:
+            grpc_go.run(address, case, *more)
+
+    run()
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["cleartext", "tls"])
+@pytest.mark.parametrize("way", DECORATORS)
+@pytest.mark.parametrize("case", CASES)
+def test_weego_calls_weego(t: Any, certs: Certificates, case: str, way: str, tls: bool) -> None:
+    @DECORATORS[way]
+    def run() -> None:
+        middleware = [metadata] if case == "custom_metadata" else []
+        with (
+            weego_server(t, **({"tls": certs.server()} if tls else {})) as address,
+            t.TestServiceClient(address, timeout=60, middleware=middleware, tls=certs.client() if tls else None) as client,
+        ):
+            CASES[case](t, client)
+
+    run()

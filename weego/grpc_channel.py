@@ -1,0 +1,365 @@
+"""gRPC as a client's protocol: which connections there are, and which of them a call goes over.
+
+With a hub, a few connections carry all calls: a further one is made only when those there are have as many streams as their peer allows, and when
+there are `max_idle` of them, calls wait for a stream to end. In threads each call has a connection of a pool to itself. A call that its peer
+never looked at is repeated on another connection at once.
+"""
+
+from __future__ import annotations
+
+import _socket
+import os
+import threading
+import weakref
+from typing import Any, Final
+
+from greenlet import getcurrent
+
+from codec.errors import ClosedError, DeadlineExceeded, RpcError, Unavailable, UsageError
+from codec.grpc_compression import IDENTITY, is_known
+from codec.protobuf import ProtobufMethodSpec
+from codec.spec import ServiceSpec
+from governance.call import Call
+from poller.address import Address
+from poller.clock import monotonic
+from poller.dialer import connect_blocking, connect_with_hub, secure_blocking, secure_with_hub
+from poller.loop import Loop, loop_of
+from poller.pool import Pool, PoolStatistics
+from weego.exchange import IN_THE_LOOP
+from weego.grpc_client import BlockingLink, GrpcMethod, HubLink, Link
+from weego.transport import PoolLimits, in_hub_thread
+
+__all__ = ["GrpcChannel"]
+
+# gRPC names itself in the TLS handshake (PROTOCOL-HTTP2.md).
+PROTOCOLS: Final = ("h2",)
+# Times one attempt is repeated because a peer did not look at the call (grpc: once; a rolling restart may meet several that leave).
+_MOST_REFUSALS: Final = 5
+# With wait_for_ready: pauses between attempts to connect (seconds): doubled from the first to the last (grpc: 1 s to 2 min, for whole channels).
+_FIRST_PAUSE: Final = 0.02
+_LAST_PAUSE: Final = 1.0
+
+
+class GrpcChannel:
+    """How calls of one client become gRPC, and answers their values."""
+
+    def __init__(
+        self,
+        spec: ServiceSpec,
+        *,
+        limits: PoolLimits,
+        authority: str | None = None,
+        compression: str | None = None,
+        wait_for_ready: bool = False,
+        keepalive_time: float = 0.0,
+        keepalive_timeout: float = 20.0,
+    ) -> None:
+        self.spec = spec
+        self.limits = limits
+        self.compression = checked_compression(compression)
+        self.wait_for_ready = wait_for_ready
+        self.keepalive_time = keepalive_time
+        self.keepalive_timeout = keepalive_timeout
+        self._authority = authority
+        self._methods: dict[Any, GrpcMethod] = {}
+
+    def with_hub(self, hub: Any) -> GrpcHubTransport:
+        """A transport that waits with this gevent hub."""
+        return GrpcHubTransport(self, hub)
+
+    def blocking(self) -> GrpcBlockingTransport:
+        """A transport that waits in the calling thread."""
+        return GrpcBlockingTransport(self)
+
+    def method(self, spec: ProtobufMethodSpec) -> GrpcMethod:
+        """What a call of the method needs, made once."""
+        found = self._methods.get(spec)
+        if found is None:
+            made = GrpcMethod(spec, self.spec.full_name, spec.request.encode, spec.response.decode)
+            found = self._methods.setdefault(spec, made)
+        return found
+
+    def authority(self, address: Address) -> str:
+        """Whom calls are for: the host as the target names it, or what the client was told."""
+        if self._authority is not None:
+            return self._authority
+        if address.is_unix:
+            return "localhost"
+        return f"[{address.host}]:{address.port}" if ":" in address.host else f"{address.host}:{address.port}"
+
+
+def checked_compression(name: str | None) -> str | None:
+    """`name` as messages are compressed with it, None for not at all. UsageError when it is not known."""
+    if not name or name == IDENTITY:
+        return None
+    if not is_known(name):
+        raise UsageError(f"unknown compression {name!r}; choose gzip, deflate, or zstd where the package zstandard is installed")
+    return name
+
+
+class _GrpcTransport:
+    """What both ways of waiting share: repeat what was not looked at, and wait for a peer to be there if so wished."""
+
+    def __init__(self, channel: GrpcChannel) -> None:
+        self._channel = channel
+        self._closed = False
+
+    def call(self, call: Call, address: Address, args: tuple[Any, ...]) -> Any:
+        """One attempt; see Transport."""
+        method = self._channel.method(call.spec)
+        compression = self._channel.compression if call.compression is None else checked_compression(call.compression)
+        refusals = 0
+        pause = _FIRST_PAUSE
+        while True:
+            if self._closed:
+                raise ClosedError("the client is closed")
+            try:
+                link = self._link(address, call.deadline or 0.0)
+            except Unavailable:
+                if not self._channel.wait_for_ready:
+                    raise
+                left = call.remaining
+                if left is not None and left <= pause:
+                    raise
+                self._sleep(pause)
+                pause = min(pause * 2, _LAST_PAUSE)
+                continue
+            try:
+                return self._run(link, call, method, args, compression)
+            except Unavailable as error:
+                refusals += 1
+                if error.sent or refusals > _MOST_REFUSALS:
+                    raise
+
+    def _link(self, address: Address, deadline: float) -> Any:
+        raise NotImplementedError
+
+    def _run(self, link: Any, call: Call, method: GrpcMethod, args: tuple[Any, ...], compression: str | None) -> Any:
+        raise NotImplementedError
+
+    def _sleep(self, seconds: float) -> None:
+        raise NotImplementedError
+
+
+class GrpcHubTransport(_GrpcTransport):
+    """Waits with a gevent hub. Belongs to the hub's thread."""
+
+    def __init__(self, channel: GrpcChannel, hub: Any) -> None:
+        super().__init__(channel)
+        self.hub = hub
+        self.loop: Loop = loop_of(hub)
+        self._links: dict[str, list[HubLink]] = {}
+        self._dialing: dict[str, int] = {}
+        self._news: dict[str, Any] = {}  # gevent Events: set when calls that wait for a stream should look again
+        self._pruner: Any = None
+        self._reused = self._dead = self._timed_out = 0
+
+    def _run(self, link: HubLink, call: Call, method: GrpcMethod, args: tuple[Any, ...], compression: str | None) -> Any:
+        if method.client_streaming or method.server_streaming:
+            return link.open(call, method, args, compression)
+        return link.unary(call, method, args[0], compression)
+
+    def _link(self, address: Address, deadline: float) -> HubLink:
+        if getcurrent() is self.hub:
+            raise UsageError(IN_THE_LOOP)
+        while True:
+            best: HubLink | None = None
+            links = self._links.get(address.text, ())
+            for link in links:
+                if link.can_open and (best is None or link.streams < best.streams):
+                    best = link
+            if best is not None:
+                self._reused += 1
+                return best
+            dialing = self._dialing.get(address.text, 0)
+            if len(links) + dialing < self._channel.limits.max_idle and (not dialing or links):
+                return self._dial(address, deadline)
+            self._wait(address.text, links, deadline)
+
+    def _dial(self, address: Address, deadline: float) -> HubLink:
+        text = address.text
+        limits = self._channel.limits
+        until = limits.connect_deadline(deadline)
+        self._dialing[text] = self._dialing.get(text, 0) + 1
+        try:
+            fd = connect_with_hub(address, until, self.hub)
+            try:
+                tls = limits.tls_for(address)
+                session = secure_with_hub(fd, tls, address, until, self.hub, PROTOCOLS) if tls else None
+                if session is not None and session.alpn not in (*PROTOCOLS, ""):
+                    raise Unavailable(f"{text} does not speak HTTP/2 (ALPN)", sent=False, instance=text)
+                link = HubLink(
+                    self.loop,
+                    fd,
+                    text,
+                    self._channel.authority(address),
+                    limits.max_message,
+                    session=session,
+                    keepalive_time=self._channel.keepalive_time,
+                    keepalive_timeout=self._channel.keepalive_timeout,
+                    on_change=self._changed,
+                )
+            except BaseException:
+                os.close(fd)
+                raise
+            if self._closed:
+                link.close()
+                raise ClosedError("the client was closed during the call")
+            self._links.setdefault(text, []).append(link)
+        finally:
+            self._dialing[text] -= 1
+            self._wake(text)
+        if self._pruner is None:
+            self._pruner = self.loop.call_later(limits.idle_timeout / 2 + 0.001, self._prune)
+        return link
+
+    def _wait(self, text: str, links: Any, deadline: float) -> None:
+        """Until a stream has ended, a connection was made or failed."""
+        from gevent.event import Event
+
+        event = self._news.get(text)
+        if event is None:
+            event = self._news[text] = Event()
+        event.clear()
+        for link in links:
+            link.wants_change = True
+        if not event.wait(deadline - monotonic() if deadline else None):
+            raise DeadlineExceeded(f"all streams to {text} were in use until the deadline", instance=text)
+
+    def _wake(self, text: str) -> None:
+        event = self._news.get(text)
+        if event is not None:
+            event.set()
+
+    def _changed(self, link: HubLink) -> None:
+        if link.is_leaving:
+            links = self._links.get(link.address, [])
+            if link in links:
+                links.remove(link)
+                self._dead += 1
+        self._wake(link.address)
+
+    def _sleep(self, seconds: float) -> None:
+        import gevent
+
+        gevent.sleep(seconds)
+
+    def _prune(self) -> None:
+        self._pruner = None
+        oldest = monotonic() - self._channel.limits.idle_timeout
+        for links in list(self._links.values()):
+            for link in list(links):
+                if not link.streams and link.connection.last_active < oldest:
+                    self._timed_out += 1
+                    link.close()
+        if any(self._links.values()) and not self._closed:
+            self._pruner = self.loop.call_later(self._channel.limits.idle_timeout / 2 + 0.001, self._prune)
+
+    def statistics(self) -> PoolStatistics:
+        """Of the connections: `idle` are those without a call, `reused` counts calls on one that was there."""
+        idle = sum(not link.streams for links in self._links.values() for link in links)
+        return PoolStatistics(idle, self._reused, self._dead, 0, self._timed_out)
+
+    def after_fork(self) -> None:
+        """The loop closes our copies of the descriptors; a new one is made when the next call asks for it."""
+        self.loop.close()
+
+    def close(self) -> None:
+        """Close idle connections now, those under way when their calls end. From another thread: soon."""
+        self._closed = True
+        in_hub_thread(self.hub, self._close)
+
+    def _close(self) -> None:
+        if self._pruner is not None:
+            self._pruner.cancel()
+            self._pruner = None
+        for links in list(self._links.values()):
+            for link in list(links):
+                if not link.streams:
+                    link.close()
+                else:
+                    link.wants_change = True
+        if any(self._links.values()):
+            self._pruner = self.loop.call_later(_FIRST_PAUSE, self._close)
+        for text in self._news:
+            self._wake(text)
+
+
+class GrpcBlockingTransport(_GrpcTransport):
+    """Waits in the thread itself; any thread may call."""
+
+    def __init__(self, channel: GrpcChannel) -> None:
+        super().__init__(channel)
+        self._lock = threading.Lock()
+        self._pool: Pool[BlockingLink] = channel.limits.pool()
+        self._all: weakref.WeakSet[BlockingLink] = weakref.WeakSet()
+
+    def _link(self, address: Address, deadline: float) -> BlockingLink:
+        with self._lock:
+            link = self._pool.take(address.text)
+        if link is not None:
+            return link
+        limits = self._channel.limits
+        until = limits.connect_deadline(deadline)
+        fd = connect_blocking(address, until)
+        tls = limits.tls_for(address)
+        session = None
+        if tls is not None:
+            sock, session = secure_blocking(fd, tls, address, until, PROTOCOLS).take_apart()
+            if session.alpn not in (*PROTOCOLS, ""):
+                sock.close()
+                raise Unavailable(f"{address.text} does not speak HTTP/2 (ALPN)", sent=False, instance=address.text)
+        else:
+            sock = _socket.socket(fileno=fd)
+        link = BlockingLink(
+            sock,
+            address.text,
+            self._channel.authority(address),
+            limits.max_message,
+            session=session,
+            keepalive_time=self._channel.keepalive_time,
+            keepalive_timeout=self._channel.keepalive_timeout,
+        )
+        with self._lock:
+            self._all.add(link)
+        return link
+
+    def _run(self, link: BlockingLink, call: Call, method: GrpcMethod, args: tuple[Any, ...], compression: str | None) -> Any:
+        try:
+            if method.client_streaming or method.server_streaming:
+                stream = link.open(call, method, args, compression)
+                stream.on_end = self._give
+                return stream
+            result = link.unary(call, method, args[0], compression)
+        except BaseException:
+            self._give(link)
+            raise
+        self._give(link)
+        return result
+
+    def _give(self, link: Link) -> None:
+        assert isinstance(link, BlockingLink)
+        if link.is_reusable and not self._closed:
+            with self._lock:
+                self._pool.give(link.address, link)
+        else:
+            link.close()
+
+    def _sleep(self, seconds: float) -> None:
+        threading.Event().wait(seconds)
+
+    def statistics(self) -> PoolStatistics:
+        """Of the pool."""
+        return self._pool.statistics()
+
+    def after_fork(self) -> None:
+        """Without the lock: who held it is not in this process."""
+        self._closed = True
+        for link in list(self._all):
+            link.abandon()
+
+    def close(self) -> None:
+        """Close all idle connections; those under way when their calls end."""
+        self._closed = True
+        with self._lock:
+            self._pool.close()
