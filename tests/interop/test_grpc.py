@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,9 +14,12 @@ import pytest
 import weego
 from tests.interop import grpc_service
 from tests.interop.grpc_service import CASES, metadata
-from tests.support import grpc_go
+from tests.support import grpc_go, need
 from tests.support.certs import Certificates
 from tests.support.net import with_hub, without_hub
+from tests.support.processes import Process
+
+GRPCIO = str(need.ROOT / "tests" / "support" / "grpcio_testing.py")
 
 DECORATORS = {"hub": with_hub, "thread": without_hub}
 
@@ -64,6 +70,30 @@ def test_unimplemented_service(t: Any, go_server: tuple[str, dict[str, Any]]) ->
     run()
 
 
+@pytest.fixture(scope="module", params=["cleartext", "tls"])
+def grpcio_server(request: pytest.FixtureRequest, certs: Certificates, t: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Address of a grpcio server, and what a client needs for it."""
+    need.module("grpc")
+    files = [] if request.param == "cleartext" else [str(certs.folder / "server.crt"), str(certs.folder / "server.key")]
+    with Process([sys.executable, GRPCIO, str(Path(t.__file__).parent), "serve", *files]) as process:
+        port = process.wait_for(r"^listening on (\d+)$")[1]
+        yield f"tcp://localhost:{port}", {} if not files else {"tls": certs.client()}
+
+
+@pytest.mark.parametrize("way", DECORATORS)
+@pytest.mark.parametrize("case", CASES)
+def test_weego_calls_grpcio(t: Any, grpcio_server: tuple[str, dict[str, Any]], case: str, way: str) -> None:
+    address, options = grpcio_server
+
+    @DECORATORS[way]
+    def run() -> None:
+        middleware = [metadata] if case == "custom_metadata" else []
+        with t.TestServiceClient(address, timeout=60, middleware=middleware, **options) as client:
+            CASES[case](t, client)
+
+    run()
+
+
 @contextlib.contextmanager
 def weego_server(t: Any, **options: Any) -> Iterator[str]:
     with weego.Server([grpc_service.service(t)], listen=["tcp://127.0.0.1:0"], **options) as server:
@@ -103,6 +133,23 @@ def test_grpc_go_calls_weego(t: Any, certs: Certificates, case: str, tls: bool) 
             more += ["-soak_overall_timeout_seconds=100"]
         with weego_server(t, **options) as address:
             grpc_go.run(address, case, *more)
+
+    run()
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["cleartext", "tls"])
+def test_grpcio_calls_weego(t: Any, certs: Certificates, tls: bool) -> None:
+    need.module("grpc")
+
+    @without_hub
+    def run() -> None:
+        with weego_server(t, **({"tls": certs.server()} if tls else {})) as address:
+            command = [sys.executable, GRPCIO, str(Path(t.__file__).parent), "call", address.rpartition(":")[2]]
+            done = subprocess.run(
+                [*command, *([certs.path("ca")] if tls else [])], capture_output=True, text=True, timeout=120, check=False
+            )
+            assert done.returncode == 0, f"{done.stdout}\n{done.stderr[-2000:]}"
+            assert "all passed" in done.stdout
 
     run()
 
