@@ -11,11 +11,11 @@ import _socket
 import os
 import threading
 import weakref
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from greenlet import getcurrent
 
-from codec.errors import ClosedError, DeadlineExceeded, RpcError, Unavailable, UsageError
+from codec.errors import ClosedError, DeadlineExceeded, Unavailable, UsageError
 from codec.grpc_compression import IDENTITY, is_known
 from codec.protobuf import ProtobufMethodSpec
 from codec.spec import ServiceSpec
@@ -106,7 +106,7 @@ class _GrpcTransport:
 
     def call(self, call: Call, address: Address, args: tuple[Any, ...]) -> Any:
         """One attempt; see Transport."""
-        method = self._channel.method(call.spec)
+        method = self._channel.method(cast("ProtobufMethodSpec", call.spec))
         compression = self._channel.compression if call.compression is None else checked_compression(call.compression)
         refusals = 0
         pause = _FIRST_PAUSE

@@ -13,7 +13,17 @@ import gevent
 import pytest
 
 from codec.buffer import ReadBuffer
-from codec.errors import Cancelled, ClosedError, DeadlineExceeded, ProtocolError, ResourceExhausted, RpcError, StatusError, Unavailable, UsageError
+from codec.errors import (
+    Cancelled,
+    ClosedError,
+    DeadlineExceeded,
+    ProtocolError,
+    ResourceExhausted,
+    RpcError,
+    StatusError,
+    Unavailable,
+    UsageError,
+)
 from codec.grpc import GrpcConnection, GrpcStream
 from codec.h2.connection import BufferSink
 from tests.interop import grpc_service
