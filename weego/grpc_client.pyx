@@ -692,7 +692,8 @@ cdef class BlockingLink(Link):
                 return
             input.write(data)
         try:
-            self.protocol.feed(input)
+            while self.protocol.feed(input):  # what came before a broken rule is told first, and the rule the next time
+                pass
         except ProtocolError as error:
             self.push(monotonic() + PARTING)
             self.fail(error)
