@@ -327,7 +327,7 @@ def test_a_deadline_resets_the_stream(t: Any, decorate: Decorator) -> None:
             c.rest()
 
         with peer(behave) as server, t.TestServiceClient(server.address) as client:
-            with pytest.raises(DeadlineExceeded, match="no answer from .* in time"):
+            with pytest.raises(DeadlineExceeded, match=r"no answer from .* in time"):
                 client.empty_call(t.Empty(), timeout=0.05)
             wait_until(told.is_set)
 
@@ -344,7 +344,7 @@ def test_a_silent_peer_is_asked_and_given_up(t: Any, decorate: Decorator) -> Non
                 pass
 
         with peer(behave) as server, t.TestServiceClient(server.address, keepalive_time=0.05, keepalive_timeout=0.05) as client:
-            with pytest.raises(Unavailable, match="has not answered a PING for 0.05 s"):
+            with pytest.raises(Unavailable, match=r"has not answered a PING for 0.05 s"):
                 client.empty_call(t.Empty(), timeout=20)
 
     run()
