@@ -15,8 +15,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
+from tests.codec.test_proto_fuzz import SEEDS as PROTO_SEEDS
 from tests.codec.test_thrift_fuzz import INTERESTING, SEEDS
-from tests.fuzz import plan_atheris
+from tests.fuzz import h2_laws, plan_atheris, proto_laws
 from tests.fuzz.laws import client_law, server_law
 
 # Bytes that the process may grow by after the first tenth of the inputs: what allocators keep, and no leak of even one byte in each input's work.
@@ -41,7 +42,15 @@ def targets() -> dict[str, tuple[Callable[[bytes, int], None], list[bytes]]]:
         name: (partial(_plain, target), plan_atheris.seeds(name)) for name, target in plan_atheris.TARGETS.items()
     }
     messages = [seed for seed in SEEDS if len(seed) < 1000]
-    return {**found, "server": (_server, messages), "client": (_client, messages)}
+    return {
+        **found,
+        "server": (_server, messages),
+        "client": (_client, messages),
+        "protobuf": (partial(_plain, proto_laws.law), [seed for seed in PROTO_SEEDS if len(seed) < 1000]),
+        "hpack": (partial(_plain, h2_laws.hpack_law), h2_laws.BLOCKS),
+        "h2-server": (partial(h2_laws.h2_law, False), h2_laws.FROM_CLIENTS),
+        "h2-client": (partial(h2_laws.h2_law, True), h2_laws.FROM_SERVERS),
+    }
 
 
 def mutated(dice: random.Random, seeds: list[bytes]) -> bytes:
