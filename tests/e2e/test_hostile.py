@@ -210,7 +210,6 @@ FOREIGN = {
     "HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0",
     "TLS": bytes.fromhex("16030100f8010000f40303") + bytes(range(200)),
     "redis": b"*1\r\n$4\r\nPING\r\n",
-    "compact": b"\x82\x21\x01\x04tell\x18\x01a\x00",
     "json": b'[1,"tell",1,0,{"1":{"str":"a"}}]',
     "ssh": b"SSH-2.0-OpenSSH_9.2\r\n",
     "zeros": b"\0" * 64,
@@ -230,6 +229,13 @@ def test_another_language(target: Target, language: str) -> None:
         rest = wire.rest()
         if rest:
             assert answer(rest[4:]).kind == EXCEPTION
+
+
+def test_compact_is_no_other_language(target: Target) -> None:
+    with attack(target) as wire:
+        wire.send(b"\x82\x21\x01\x04tell\x18\x01a\x00")
+        wire.socket.shutdown(socket.SHUT_WR)
+        assert wire.rest().startswith(b"\x82\x41\x01\x04tell\x08\x00")  # a reply, in compact too
 
 
 def test_random_bytes(target: Target) -> None:
