@@ -18,7 +18,8 @@ __all__ = ["LeastLoaded", "PowerOfTwo"]
 DECAY: Final = 10.0
 # What a failure counts as (seconds): an instance that fails fast must not look like a fast one.
 PENALTY: Final = 1.0
-# An instance that nobody has called yet is taken for this quick (seconds), so that it is tried soon.
+# An instance that nobody has called yet is taken for this quick (seconds), so that it is tried soon. Nobody is taken for quicker: below a
+# millisecond a difference is noise, and who happened to be the quicker once would get all calls.
 UNKNOWN: Final = 0.001
 
 
@@ -87,10 +88,10 @@ class _ByLoad:
     def cost(self, load: _Load, now: float) -> float:
         """What one more call is likely to take."""
         average = load.average
-        if load.at and average > UNKNOWN:
+        if average > UNKNOWN:
             # Nobody calls an instance that looks slow, so nobody learns when it is well again: what is known fades.
-            average = max(UNKNOWN, average * math.exp((load.at - now) / DECAY))
-        return average * (load.busy + 1) / load.share
+            average *= math.exp((load.at - now) / DECAY)
+        return max(UNKNOWN, average) * (load.busy + 1) / load.share
 
     def snapshot(self) -> list[dict[str, object]]:
         """Calls under way and average time by instance."""

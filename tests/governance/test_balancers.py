@@ -187,6 +187,18 @@ def test_the_quicker_of_two_gets_the_calls() -> None:
     assert picks(balancer, 10) == "b" * 10
 
 
+def test_below_a_millisecond_nobody_is_quicker() -> None:
+    clock = Clock()
+    balancer = PowerOfTwo(instances(10, 10), random.Random(1).random, clock)
+    for each, seconds in zip(instances(10, 10), (0.0002, 0.0009), strict=True):
+        for _ in range(50):
+            clock.now += 1
+            balancer.begin(each)
+            balancer.end(each, seconds, failed=False)
+    found = picks(balancer, 200)
+    assert 60 < found.count("a") < 140
+
+
 def test_who_fails_fast_is_not_fast() -> None:
     balancer = PowerOfTwo(instances(10, 10), random.Random(1).random, Clock())
     good, bad = instances(10, 10)

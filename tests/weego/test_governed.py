@@ -16,6 +16,7 @@ import pytest
 
 from codec.errors import Code, DeadlineExceeded, ResourceExhausted, RpcError, Unavailable, UsageError
 from governance.acl import Rule
+from governance.balancers.rotation import RoundRobin
 from governance.errors import BreakerOpen, NoInstance
 from governance.instance import Instance
 from governance.memory import Memory
@@ -65,7 +66,7 @@ def test_two_services_find_each_other_through_a_folder(decorate: Decorator, tmp_
     def run() -> None:
         registry = f"file://{tmp_path}/registry"
         one = Server([EchoService("one")], listen=["tcp://127.0.0.1:0"], registry=registry, name="echo").start()
-        with EchoClient(f"{registry}/echo", timeout=20) as client:
+        with EchoClient(f"{registry}/echo", timeout=20, balancer=RoundRobin()) as client:
             wait_until(lambda: os.path.isdir(tmp_path / "registry" / "echo"))
             assert client.echo(Request()).message == "one"
             with Server([EchoService("two")], listen=["tcp://127.0.0.1:0"], registry=registry, name="echo"):
