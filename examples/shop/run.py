@@ -92,7 +92,6 @@ def drive(options: argparse.Namespace, services: dict[str, subprocess.Popen[byte
             return 1
         time.sleep(0.1)
     from examples.shop.gen.shop import GatewayClient, StockClient
-
     from weego import RpcError
 
     seconds: dict[int, list[tuple[float, str]]] = defaultdict(list)
