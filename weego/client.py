@@ -178,7 +178,12 @@ class Client:
         """Open a call that sends or receives more than one message; its stream, as `codec.streams` describes it."""
         if self._carries_streams:
             return self._invoke(spec, args, timeout)
-        raise UsageError(f"{self._service_name}.{spec.name} streams, and this client's transport carries no streams; choose framing=\"grpc\"")
+        way = (
+            'choose framing="grpc"'
+            if self.__spec__.kind == "protobuf"
+            else "no framing carries streams of a Thrift service yet: declare the method in a .proto, and it streams by gRPC"
+        )
+        raise UsageError(f"{self._service_name}.{spec.name} streams, and this client's transport carries no streams; {way}")
 
     def _deadline(self, timeout: float | None) -> float | None:
         timeout = self._timeout if timeout is None else _checked_timeout(timeout)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -375,15 +374,14 @@ def test_a_table_becomes_a_policy() -> None:
 
 
 @with_hub
-def test_a_program_is_configured_by_a_file() -> None:
+def test_a_program_is_configured_by_a_file(tmp_path: Path) -> None:
     before = settings.known()
     with Server([EchoService()], listen=["tcp://127.0.0.1:0"]) as server:
-        path = f"/tmp/weego-test-{os.getpid()}-{time.monotonic_ns()}.toml"
-        Path(path).write_text(f'name = "me"\n[client.echo]\ntarget = "{server.addresses[0]}"\ntimeout = "20s"\nframing = "ttheader"\n')
+        path = tmp_path / "client.toml"
+        path.write_text(f'name = "me"\n[client.echo]\ntarget = "{server.addresses[0]}"\ntimeout = "20s"\nframing = "ttheader"\n')
         try:
-            configure(path)
+            configure(str(path))
             with EchoClient("service://echo") as client:
                 assert client.echo(Request(message="x")).message == "x"
         finally:
-            os.unlink(path)
             settings.remember(before)
