@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         UsageError,
         WeegoError,
     )
+    from codec.fieldmask import FieldMask, FieldMaskError
     from codec.metadata import Metadata
     from codec.structs import Enum, IdlException, Struct, Union
     from codec.validation import ValidationError, Violation, rule_function
@@ -70,6 +71,8 @@ __all__ = [
     "EjectionPolicy",
     "EncodeError",
     "Enum",
+    "FieldMask",
+    "FieldMaskError",
     "GenericClient",
     "GenericException",
     "Handler",
@@ -138,6 +141,7 @@ _HOME = {
         "UsageError",
         "WeegoError",
     ),
+    "codec.fieldmask": ("FieldMask", "FieldMaskError"),
     "codec.metadata": ("Metadata",),
     "codec.structs": ("Enum", "IdlException", "Struct", "Union"),
     "codec.validation": ("ValidationError", "Violation", "rule_function"),
