@@ -11,6 +11,7 @@ cdef class Call:
     cdef public int attempt
     cdef readonly bint cancelled
     cdef public str instance
+    cdef public bint repeatable          # another attempt may follow, should this one fail
     cdef public object key               # what consistent hashing goes by; None elsewhere
     cdef readonly set tried              # addresses of attempts that failed; None until one did
     cdef object source                   # what the transport knows: header, framing, size

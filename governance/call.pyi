@@ -16,6 +16,7 @@ class Call:
     attempt: int
     cancelled: bool
     instance: str | None
+    repeatable: bool
     tried: set[str] | None
     key: str | None
     deadline: float | None

@@ -153,6 +153,7 @@ cdef class Call:
         other.deadline_at = self.deadline_at
         other.attempt = self.attempt
         other.key = self.key
+        other.repeatable = self.repeatable
         other.outgoing = None if self.outgoing is None else dict(self.outgoing)
         other.tried = None if self.tried is None else set(self.tried)
         return other

@@ -1,12 +1,25 @@
-"""What policies say no with. Each is a word of codec's tree, so that callers need not know who refused."""
+"""What policies say no with, and what an error tells them. Each is a word of codec's tree, so that callers need not know who refused."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from codec.errors import Code, Origin, RpcError, Unavailable
+from codec.errors import (
+    ApplicationError,
+    ApplicationErrorType,
+    BusinessError,
+    Code,
+    DeadlineExceeded,
+    EncodeError,
+    Origin,
+    ProtocolError,
+    ResourceExhausted,
+    RpcError,
+    Unavailable,
+    UsageError,
+)
 
-__all__ = ["BreakerOpen", "NoInstance", "PermissionDenied"]
+__all__ = ["BreakerOpen", "NoInstance", "PermissionDenied", "code_of", "is_refusal", "is_trouble", "is_unreachable"]
 
 
 class NoInstance(Unavailable):
@@ -34,3 +47,41 @@ class PermissionDenied(RpcError):
     """A rule does not let this caller have this method."""
 
     default_code = Code.PERMISSION_DENIED
+
+
+# ---- what an error says ----------------------------------------------------------------------------------------------
+
+
+def code_of(error: BaseException) -> int:
+    """The Code a call ended with. What the IDL declares is an answer like any other."""
+    if isinstance(error, RpcError):
+        return int(error.code)
+    if isinstance(error, EncodeError):
+        return int(Code.INVALID_ARGUMENT)
+    if isinstance(error, UsageError):
+        return int(Code.FAILED_PRECONDITION)
+    return int(Code.UNKNOWN) if isinstance(error, Exception) else int(Code.CANCELLED)
+
+
+def is_unreachable(error: Exception) -> bool:
+    """Did the instance not answer at all? Connections that fail or break, and timeouts."""
+    if isinstance(error, Unavailable):
+        return error.origin is not Origin.PEER
+    return isinstance(error, DeadlineExceeded) and error.origin is not Origin.PEER
+
+
+def is_refusal(error: Exception) -> bool:
+    """Was the call not sent, or not served, for a reason that says nothing of the service's health?
+
+    A refusal by a limit must not open the breaker: a service that sheds a third of its calls serves two thirds.
+    """
+    return isinstance(error, ResourceExhausted | BreakerOpen | NoInstance)
+
+
+def is_trouble(error: Exception) -> bool:
+    """Did the service fail? Not: what the IDL declares, a business status, an unknown method, a mistake of ours."""
+    if isinstance(error, Unavailable | DeadlineExceeded | ProtocolError | ResourceExhausted):
+        return True
+    if isinstance(error, BusinessError):
+        return False
+    return isinstance(error, ApplicationError) and error.type == ApplicationErrorType.INTERNAL_ERROR

@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol, Self, runtime_checkable
 
 from governance.call import Call
 
-__all__ = ["DEFAULT_WEIGHT", "NOBODY", "Balancer", "Instance", "Observing"]
+__all__ = ["DEFAULT_WEIGHT", "NOBODY", "Balancer", "Instance", "Observing", "give_up"]
 
 # Kitex's (`pkg/registry`: DefaultWeight).
 DEFAULT_WEIGHT: Final = 10
@@ -73,10 +73,22 @@ class Balancer(Protocol):
 
 @runtime_checkable
 class Observing(Protocol):
-    """A balancer that wants to know how attempts went."""
+    """A balancer that wants to know how attempts went.
+
+    It may also have ``abandon(instance, seconds)``: the attempt was given up after so long, which is neither of what `end` tells.
+    """
 
     def begin(self, instance: Instance) -> None:
         """An attempt at `instance` begins."""
 
     def end(self, instance: Instance, seconds: float, failed: bool) -> None:
         """It took so long, and went well or not."""
+
+
+def give_up(balancer: Any, instance: Instance, seconds: float) -> None:
+    """Tell `balancer` that an attempt was given up, in the way it understands."""
+    tell = getattr(balancer, "abandon", None)
+    if tell is not None:
+        tell(instance, seconds)
+    elif isinstance(balancer, Observing):
+        balancer.end(instance, seconds, False)

@@ -16,6 +16,7 @@ import mmap
 from typing import Final
 
 from governance.breaker import BREAKER_CELLS
+from governance.budget import BUDGET_CELLS
 from governance.cells import Cells
 from governance.limits import MOST_SEATS, Seats
 
@@ -29,6 +30,7 @@ KINDS: Final = {
     "rate": (1024, 1),
     "concurrency": (512, MOST_SEATS),
     "counter": (4096, 32),
+    "budget": (256, BUDGET_CELLS),
 }
 
 

@@ -29,7 +29,6 @@ from codec.errors import (
     Origin,
     ProtocolError,
     ResourceExhausted,
-    RpcError,
     Unavailable,
 )
 from governance.backoff import Backoff, none
@@ -38,6 +37,7 @@ from governance.budget import Budget
 from governance.call import Call, current
 from governance.chain import Handler
 from governance.errors import BreakerOpen, NoInstance
+from governance.path import Trying
 from poller.clock import monotonic
 
 __all__ = ["MOST_HEDGES", "MOST_RETRIES", "RETRY_KEY", "RetryPolicy", "Tasks", "hedging", "retrying"]
@@ -175,9 +175,7 @@ def _serves_a_retry() -> bool:
 def retrying(attempt: Handler, decision: Decision, tasks: Callable[[], Tasks], on_retry: Callable[[Call], Any]) -> Handler:
     """`attempt`, again and again as `decision` lets it. `on_retry(call)` is told before each further attempt."""
     policy = decision.policy
-    budget = decision.budget
     wants_result = policy.result if decision.idempotent else None
-    errors = decision.errors
 
     def again(call: Call, error: BaseException | None) -> bool:
         if error is not None and not decision.wants(error):
@@ -191,24 +189,8 @@ def retrying(attempt: Handler, decision: Decision, tasks: Callable[[], Tasks], o
         on_retry(call)
         return True
 
-    def handle(call: Call, args: tuple[Any, ...]) -> Any:
-        budget.call()
-        while True:
-            try:
-                result = attempt(call, args)
-            except Exception as error:
-                if errors is not None and isinstance(error, RpcError):
-                    errors.fail()
-                if not again(call, error):
-                    _judge(call, error)
-                    raise
-            else:
-                if errors is not None:
-                    errors.succeed()
-                if wants_result is None or not wants_result(result) or not again(call, None):
-                    return result
-
-    return handle
+    repeatable = decision.idempotent and policy.retries > 0
+    return Trying(attempt, decision.budget, again, _judge, repeatable=repeatable, errors=decision.errors, wants_result=wants_result)
 
 
 def _judge(call: Call, error: Exception) -> None:
@@ -238,6 +220,7 @@ def hedging(attempt: Handler, decision: Decision, tasks: Callable[[], Tasks], on
 
         def launch() -> None:
             branch = call.branch()
+            branch.repeatable = True
             # Attempts that are still under way have taken their instances.
             for other in running.values():
                 if other.instance and not policy.same_instance:

@@ -13,7 +13,7 @@ from typing import Final
 
 from governance.call import Call, current
 
-__all__ = ["inherit", "tag_of", "tags"]
+__all__ = ["tag_of", "tags"]
 
 PREFIX: Final = "RPC_PERSIST_"
 
@@ -40,11 +40,3 @@ def tag_of(call: Call, key: str) -> str:
         serving = current()
         own = serving.carried.get(name) if serving is not None else None
     return own or ""
-
-
-def inherit(call: Call) -> None:
-    """Put the tags of the block into an outgoing call. Those of the call being served are carried on by the protocol."""
-    own = _tags.get()
-    if own:
-        for key, value in own.items():
-            call.send_metadata[PREFIX + key] = value

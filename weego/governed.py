@@ -102,7 +102,7 @@ class Governed:
             carry,
             breaker_of=None if wanted is None else lambda address: self._breaker(f"{service} {address}", wanted),
         )
-        self.budget = Budget(policy.budget.ratio, policy.budget.per_second)
+        self.budget = Budget(policy.budget.ratio, policy.budget.per_second, cells=self.memory.find("budget", service))
         self.breakers: dict[str, Breaker] = {}
         self.meters: dict[str, Meter] = {}
         self.limits: dict[str, Limits] = {}

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 
 from governance.call import Call
-from governance.instance import NOBODY, Balancer, Instance, Observing
+from governance.instance import NOBODY, Balancer, Instance, Observing, give_up
 
 __all__ = ["Tagged", "Zoned"]
 
@@ -40,6 +40,11 @@ class _Parts:
         for balancer in (self._all, *self._parts.values()):
             if isinstance(balancer, Observing):
                 balancer.end(instance, seconds, failed)
+
+    def abandon(self, instance: Instance, seconds: float) -> None:
+        """It was given up."""
+        for balancer in (self._all, *self._parts.values()):
+            give_up(balancer, instance, seconds)
 
 
 class Zoned(_Parts):

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Final
 
 from governance.call import Call
-from governance.instance import NOBODY, Balancer, Instance, Observing
+from governance.instance import NOBODY, Balancer, Instance, Observing, give_up
 
 __all__ = ["SlowStart"]
 
@@ -71,3 +71,7 @@ class SlowStart:
         """It is over."""
         if self._observing is not None:
             self._observing.end(instance, seconds, failed)
+
+    def abandon(self, instance: Instance, seconds: float) -> None:
+        """It was given up."""
+        give_up(self.inner, instance, seconds)

@@ -19,6 +19,7 @@ from governance.balancers.nearby import Tagged, Zoned
 from governance.balancers.ring import ConsistentHash
 from governance.balancers.rotation import Interleaved, RoundRobin, WeightedRoundRobin, reduced
 from governance.balancers.slow_start import SlowStart
+from governance.call import Call
 from governance.instance import Balancer, Instance
 from tests.governance.clock import Clock, a_call
 
@@ -131,6 +132,7 @@ def keyed(names: list[Instance], **options: bool) -> Callable[[str], str]:
 
 RING = """
 from governance.balancers.ring import ConsistentHash
+from governance.call import Call
 from governance.instance import Instance
 ring = ConsistentHash(lambda call: call, [Instance(f"tcp://10.0.0.{n}:80", 5 + n) for n in range(9)])
 print(*(ring.pick(str(key)).address for key in range(200)))
@@ -312,6 +314,12 @@ def test_all_new_is_none_new() -> None:
 # ---- ejection ------------------------------------------------------------------------------------------------------------
 
 
+def repeatable() -> Call:
+    call = a_call()
+    call.repeatable = True
+    return call
+
+
 def fail(balancer: Ejection, name: str, times: int = 1, failed: bool = True) -> None:
     for _ in range(times):
         balancer.begin(Instance(name))
@@ -330,17 +338,43 @@ def test_who_fails_is_left_out_and_tried_again() -> None:
     assert balancer.ejected == ["a"]
     assert set(picks(balancer, 6)) == {"b", "c"}
     clock.pass_(5)
-    # One call, and until it is over no other.
-    assert picks(balancer, 3)[0] == "a"
+    # One call that may be repeated, and until it is over no other.
+    assert "a" not in picks(balancer, 6)
+    assert balancer.pick(repeatable()) == Instance("a")
+    assert balancer.pick(repeatable()) != Instance("a")
     assert "a" not in picks(balancer, 6)
     fail(balancer, "a")
     clock.pass_(9.9)  # twice as long
-    assert "a" not in picks(balancer, 6)
+    assert balancer.pick(repeatable()) != Instance("a")
     clock.pass_(0.1)
-    assert picks(balancer, 1) == "a"
+    assert balancer.pick(repeatable()) == Instance("a")
     fail(balancer, "a", failed=False)
     assert balancer.ejected == []
     assert told == [("a", "ejected"), ("a", "restored")]
+
+
+def test_who_cannot_be_repeated_tries_only_when_nobody_else_does() -> None:
+    clock = Clock()
+    balancer = Ejection(RoundRobin(), clock=clock)
+    balancer.update(instances(10, 10))
+    fail(balancer, "a", 5)
+    clock.pass_(9.9)
+    assert "a" not in picks(balancer, 6)
+    clock.pass_(0.1)
+    assert picks(balancer, 2) == "ab"
+
+
+def test_a_try_that_is_given_up_proves_nothing() -> None:
+    clock = Clock()
+    balancer = Ejection(PowerOfTwo(), clock=clock)
+    balancer.update(instances(10, 10))
+    fail(balancer, "a", 5)
+    clock.pass_(5)
+    for _ in range(2):
+        assert balancer.pick(repeatable()) == Instance("a")
+        balancer.begin(Instance("a"))
+        balancer.abandon(Instance("a"), 1.0)
+        assert balancer.ejected == ["a"]
 
 
 def test_never_the_last_and_never_most() -> None:

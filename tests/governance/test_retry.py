@@ -23,6 +23,7 @@ from governance.backoff import Exponential, Fixed, Uniform
 from governance.budget import Budget
 from governance.call import Call
 from governance.errors import BreakerOpen, NoInstance
+from governance.memory import Memory
 from governance.retry import RETRY_KEY, Decision, RetryPolicy, hedging, make_decision, retrying
 from tests.governance.clock import Clock, a_call
 
@@ -205,6 +206,16 @@ def test_what_was_saved_fades() -> None:
     assert not budget.take()
     with pytest.raises(ValueError, match="negative"):
         Budget(-1)
+
+
+def test_all_who_have_the_cells_have_one_budget() -> None:
+    clock = Clock()
+    memory = Memory.shared()
+    four = [Budget(0, 1, 10, clock, cells=memory.find("budget", "item")) for _ in range(4)]
+    assert [sum(each.take() for _ in range(3)) for each in four] == [3, 3, 3, 1]
+    clock.pass_(2)
+    assert [each.take() for each in four] == [True, True, False, False]
+    assert Budget(0, 1, 10, clock, cells=memory.find("budget", "stock")).left == 10
 
 
 def test_no_retries_while_too_many_fail() -> None:

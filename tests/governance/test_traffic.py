@@ -6,18 +6,21 @@ from types import SimpleNamespace
 
 import pytest
 
-from governance.traffic import inherit, tag_of, tags
+from governance.path import Tagging
+from governance.traffic import tag_of, tags
 from tests.governance.clock import a_call
+
+inherit = Tagging(lambda call, args: None)
 
 
 def test_a_block_tags_its_calls() -> None:
     call = a_call()
     with tags(lane="blue"), tags(user="7"):
-        inherit(call)
+        inherit(call, ())
     assert call.send_metadata == {"RPC_PERSIST_lane": "blue", "RPC_PERSIST_user": "7"}
     assert (tag_of(call, "lane"), tag_of(call, "none")) == ("blue", "")
     other = a_call()
-    inherit(other)
+    inherit(other, ())
     assert not other.send_metadata
 
 
@@ -26,7 +29,7 @@ def test_what_was_brought_along_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     assert tag_of(a_call(), "lane") == "blue"
     own = a_call()
     with tags(lane="red"):
-        inherit(own)
+        inherit(own, ())
     assert tag_of(own, "lane") == "red"
 
 

@@ -66,7 +66,7 @@ def test_two_services_find_each_other_through_a_folder(decorate: Decorator, tmp_
         registry = f"file://{tmp_path}/registry"
         one = Server([EchoService("one")], listen=["tcp://127.0.0.1:0"], registry=registry, name="echo").start()
         with EchoClient(f"{registry}/echo", timeout=20, balancer=RoundRobin()) as client:
-            wait_until(lambda: os.path.isdir(tmp_path / "registry" / "echo"))
+            wait_until(lambda: any(each.suffix != ".new" for each in (tmp_path / "registry" / "echo").glob("*")))
             assert client.echo(Request()).message == "one"
             with Server([EchoService("two")], listen=["tcp://127.0.0.1:0"], registry=registry, name="echo"):
                 wait_until(lambda: {client.echo(Request()).message for _ in range(20)} == {"one", "two"})
