@@ -24,7 +24,7 @@ from idlc.names import MethodStyle, Names
 from idlc.output import read, replace
 from idlc.packages import assign, circular
 from idlc.parser import DEFAULT_DIALECT, Dialect
-from idlc.plugins import Plugin, run_all
+from idlc.plugins import Emitted, Plugin, run_all
 from idlc.resolver import resolve
 
 _FOLDER_TEXT: Final = f"{MARK}: this folder holds emitted packages.\n"
@@ -82,10 +82,10 @@ def compile_files(
     output = Output(Path(out), report)
     roots = [os.path.realpath(path) for path in paths]
     with contextlib.suppress(TooManyErrors):
-        _emit_all(programs, roots, output, names, version, points=bool(plugins))
+        emitted = _emit_all(programs, roots, output, names, version, points=bool(plugins))
         if plugins and not report.is_broken:
             named = [program for program in programs if os.path.realpath(program.path) in roots]
-            output.extend(plugins, programs, named, version)
+            output.extend(plugins, programs, named, version, emitted)
     report.raise_errors()
     changed = output.changed()
     if write:
@@ -124,11 +124,11 @@ def check_files(
 
 def _emit_all(
     programs: list[model.Program], roots: list[str], output: Output, style: MethodStyle, version: str, *, points: bool
-) -> None:
+) -> Emitted:
     names = Names(output.report, style)
     rules = RuleSet(programs, output.report)
     if output.report.is_broken:
-        return
+        return Emitted(names, {})
     places = assign(programs, output.report)
     # Files named on the command line come first: where two modules of a package have one name, theirs is given.
     ranked = sorted(programs, key=lambda each: os.path.realpath(each.path) not in roots)
@@ -147,6 +147,7 @@ def _emit_all(
         output.add((*package, "__init__.py"), "\n".join([header(version, members), *marks, text]))
         for length in range(len(package)):
             output.add_folder(package[:length])
+    return Emitted(names, places)
 
 
 def package_text(modules: dict[str, list[str]], report: Report, package: tuple[str, ...], *, lazy: bool) -> str:
@@ -247,11 +248,16 @@ class Output:
         return sorted(self._texts)
 
     def extend(
-        self, plugins: Sequence[Plugin], programs: Sequence[model.Program], roots: Sequence[model.Program], version: str
+        self,
+        plugins: Sequence[Plugin],
+        programs: Sequence[model.Program],
+        roots: Sequence[model.Program],
+        version: str,
+        emitted: Emitted,
     ) -> None:
         """Let plugins add files and text; a file of the user's that one would replace is an error."""
         before = set(self._texts)
-        run_all(plugins, programs, roots, self._texts, self.root, version, self.report)
+        run_all(plugins, programs, roots, self._texts, self.root, version, emitted, self.report)
         for path in set(self._texts) - before:
             # What a plugin writes bears its own marks, if any: only what some run of ours wrote is replaced.
             if self._exists(path) and read(path) != self._texts[path].encode() and not _was_generated(path):

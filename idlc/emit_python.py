@@ -83,6 +83,7 @@ class _Module:
         body = self._body()
         imports = self._imports()
         lines = [header(version, [self._program]), *lint_marks(self._types.place.module), *self._pyright_marks()]
+        lines += self._point("header")
         lines += docstring(self._program.doc or f"Types and services of {_base_name(self._program.path)}.")
         lines += ["", "from __future__ import annotations", "", *imports, *self._point("imports"), ""]
         require = f"{self._types.stub('require')}({STUB_FORMAT}, __name__)"

@@ -6,7 +6,7 @@ Two kinds under one option:
 * Programs that speak thriftgo's plugin protocol: found as ``thrift-gen-NAME`` on the PATH, or at PATH; a request on stdin, a response on stdout, what
   they write to stderr becomes a warning. So plugins written for thriftgo run as they are.
 
-Insertion points stand in every emitted Python module: ``imports``, ``eof``, and ``struct.NAME``, ``union.NAME``, ``exception.NAME``, ``enum.NAME``,
+Insertion points stand in every emitted Python module: ``header`` (above the docstring, for comments), ``imports``, ``eof``, and ``struct.NAME``, ``union.NAME``, ``exception.NAME``, ``enum.NAME``,
 ``service.NAME`` and ``client.NAME`` at the end of each class. Text comes before the marker, with its indentation, in the order of the plugins.
 """
 
@@ -18,18 +18,22 @@ import re
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from idlc import model
 from idlc.errors import Report
 from idlc.plugin_tree import tree
 from idlc.plugin_wire import WireError, decode, encode
 
-__all__ = ["Generated", "Plugin", "PluginError", "PluginRequest", "apply", "erase_points", "find_plugin", "point"]
+if TYPE_CHECKING:
+    from idlc.names import Names
+    from idlc.packages import Place
+
+__all__ = ["Emitted", "Generated", "Plugin", "PluginError", "PluginRequest", "apply", "erase_points", "find_plugin", "point"]
 
 GROUP: Final = "weego.plugins"
 LANGUAGE_OPTION: Final = "weego.language"
@@ -55,14 +59,59 @@ class Generated:
 
 
 @dataclass(frozen=True, slots=True)
+class Emitted:
+    """What the emitted modules and all in them are called: where text goes, and how other text names them."""
+
+    names: Names
+    places: Mapping[model.Program, Place]
+
+    def path(self, program: model.Program) -> str:
+        """The file of a module below the output folder: ``shop/api/orders.py``."""
+        place = self.places[program]
+        return "/".join([*place.package, f"{place.module}.py"])
+
+    def module(self, program: model.Program) -> str:
+        """Its dotted name, from the output folder on: ``shop.api.orders``."""
+        return str(self.places[program])
+
+    def name(self, definition: model.Definition) -> str:
+        """The class or constant of a definition."""
+        return self.names.top(definition)
+
+    def client(self, service: model.Service) -> str:
+        """The client class of a service."""
+        return self.names.client(service)
+
+    def method(self, service: model.Service, function: model.Function) -> str:
+        """The method of a function, which may be inherited."""
+        return self.names.methods(service)[function.name]
+
+    def field(self, struct: model.Struct, field: model.Field) -> str:
+        """The attribute of a field."""
+        return self.names.fields(struct)[field.name]
+
+    def argument(self, service: model.Service, function: model.Function, argument: model.Field) -> str:
+        """The parameter of an argument."""
+        return self.names.arguments(service, function)[argument.name]
+
+    def member(self, enum: model.Enum, member: model.EnumMember) -> str:
+        """The member of an enum."""
+        return self.names.member(enum, member)
+
+
+@dataclass(frozen=True, slots=True)
 class PluginRequest:
-    """What a plugin in Python is given. `programs` are all files, each behind those it includes; `root` the one that was named."""
+    """What a plugin in Python is given. `programs` are all files, each behind those it includes; `root` the one that was named.
+
+    `emitted` knows the names of what was emitted of them.
+    """
 
     root: model.Program
     programs: Sequence[model.Program]
     options: dict[str, str]
     output_path: str
     version: str
+    emitted: Emitted
 
 
 PythonPlugin: TypeAlias = Callable[[PluginRequest], Iterable[Generated]]
@@ -77,12 +126,13 @@ class Plugin:
     parameters: tuple[str, ...] = ()
 
     def run(
-        self, root: model.Program, programs: Sequence[model.Program], output_path: str, version: str, report: Report
+        self, root: model.Program, programs: Sequence[model.Program], output_path: str, version: str, emitted: Emitted, report: Report
     ) -> list[Generated]:
         """What the plugin gives for one file. PluginError when it fails."""
         if not isinstance(self.target, str):
             pairs = [each.partition("=") for each in self.parameters]
-            request = PluginRequest(root, programs, {key: value if sign else "true" for key, sign, value in pairs}, output_path, version)
+            options = {key: value if sign else "true" for key, sign, value in pairs}
+            request = PluginRequest(root, programs, options, output_path, version, emitted)
             return list(self.target(request))
         language = "python"
         parameters = []
@@ -208,13 +258,14 @@ def run_all(
     texts: dict[Path, str],
     out: Path,
     version: str,
+    emitted: Emitted,
     report: Report,
 ) -> None:
     """Run plugins in order over the files that were named, then erase all marks from the texts. Failures go to the report."""
     for plugin in plugins:
         for root in roots:
             try:
-                apply(plugin.run(root, programs, str(out), version, report), texts, out, plugin.name)
+                apply(plugin.run(root, programs, str(out), version, emitted, report), texts, out, plugin.name)
             except PluginError as error:
                 report.error("plugin", str(error), None)
     for path, text in texts.items():

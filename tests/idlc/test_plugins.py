@@ -153,7 +153,7 @@ def test_files_of_its_own(write: Callable[..., Path], tmp_path: Path) -> None:
         (Generated("x", "/tmp/outside.py"), "which is not below"),
         (Generated("x"), "without saying for which file"),
         (Generated("x", "main/main.py"), "is written already"),
-        (Generated("x", "main/main.py", "struct.Nothing"), "has no insertion point struct.Nothing; it has imports, enum.E"),
+        (Generated("x", "main/main.py", "struct.Nothing"), "has no insertion point struct.Nothing; it has header, imports, enum.E"),
     ],
 )
 def test_what_a_plugin_must_not_do(write: Callable[..., Path], tmp_path: Path, item: Generated, message: str) -> None:

@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     metavar="NAME[=PATH][:K=V,...]",
     help="A plugin for Thrift files: an installed one, or a program that speaks thriftgo's protocol (thrift-gen-NAME); may be repeated.",
 )
+@click.option("--templates", metavar="DIR", help="A folder of your own templates, for text in the emitted modules and for further files.")
 def gen(
     files: tuple[str, ...],
     out: str,
@@ -72,12 +73,16 @@ def gen(
     messages: Messages,
     target: str,
     plugins: tuple[str, ...],
+    templates: str | None,
 ) -> None:
     """Generate typed Python from Thrift (.thrift) and Protobuf (.proto) files, and from every file they include.
 
     The package is named by Thrift's `namespace py` or Protobuf's `package`, or by the file: echo.thrift becomes DIR/echo.
     Reading .proto files takes protoc: pip install 'weego[proto]'.
     """
+    if (plugins or templates is not None) and (target != "python" or all(file.endswith(".proto") for file in files)):
+        stderr_line("weego gen: plugins and templates are for Python from Thrift files")
+        sys.exit(2)
     if target != "python":
         _other(target, files, out, include, dialect, warnings, check=check)
         return
@@ -89,9 +94,13 @@ def gen(
 
     try:
         found = [find_plugin(each) for each in plugins]
+        if templates is not None:
+            from idlc.templates import find_templates
+
+            found.append(find_templates(templates))
         made = _compile(files, out, include, names, dialect, warnings, messages, found, write=not check)
     except PluginError as error:
-        stderr_line(f"weego gen: -p: {error}")
+        stderr_line(f"weego gen: {error}")
         sys.exit(2)
     except IdlError as error:
         click.echo(str(error), err=True)  # several lines: the mistakes with the source they are in, as compilers show them
