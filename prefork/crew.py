@@ -30,6 +30,9 @@ log = logging.getLogger("weego.master")
 KILLED = "was killed by SIGKILL"
 OUT_OF_MEMORY = f"{KILLED}, out of memory"
 
+#: Signals that one process sends another to end it. Those that a process earns by what it does (SEGV, ABRT, XCPU, SYS, ALRM …) are not here.
+SENT_BY_OTHERS = tuple(f"was killed by {name}" for name in ("SIGKILL", "SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT"))
+
 #: Workers that a leaving one is connected to, one socket pair each. Enough to spread its connections, and few enough that a
 #: reload of 100 workers does not make 10 000 pairs.
 MAX_TAKERS = 8
@@ -274,7 +277,16 @@ class Crew:
                 text, code = worker.failure or (f"it {how}", EX_SOFTWARE)
                 self._master.fail(f"{self._boot_failures} workers in a row did not boot, the last: {text}", code)
                 return
-        delay = generation.backoff(slot).died(uptime)
+        backoff = generation.backoff(slot)
+        delay = 0.0
+        if not _is_not_to_blame(worker, how):
+            delay = backoff.died(uptime)
+        elif not backoff.forgives():
+            delay = backoff.died(uptime)
+            log.warning(
+                "worker %d: somebody kills its workers again and again; find out who: an OOM killer outside of the container, a watchdog",
+                slot,
+            )
         generation.last_failures[slot] = worker.failure[0] if worker.failure else how
         if delay > 0:
             log.warning("worker %d: the next one in %.1f s, for it dies young", slot, delay)
@@ -334,6 +346,11 @@ class Crew:
         self._master.family.tell(worker, {"is": "stop", "deadline": deadline, "fast": fast})
         worker.is_draining = True
         self._master.family.kill_after(worker, deadline if not fast else monotonic())
+
+
+def _is_not_to_blame(worker: WorkerProcess, how: str) -> bool:
+    """Whether it served, and somebody who is neither the master nor, for want of memory, the kernel has ended it."""
+    return worker.is_ready and not worker.is_leaving and not worker.is_doomed and how in SENT_BY_OTHERS
 
 
 def _reason(worker: WorkerProcess, how: str) -> str:

@@ -1,6 +1,6 @@
 """Delays between the lives of a slot."""
 
-from prefork.backoff import HEALTHY_UPTIME, MAX_DELAY, MIN_UPTIME, SPREAD, Backoff
+from prefork.backoff import FORGIVEN_KILLS, FORGIVEN_SECONDS, HEALTHY_UPTIME, MAX_DELAY, MIN_UPTIME, SPREAD, Backoff
 
 
 def test_the_first_death_is_replaced_at_once():
@@ -38,3 +38,15 @@ def test_a_worker_that_lived_a_while_is_replaced_at_once_and_health_clears_the_r
 def test_thousands_of_deaths_overflow_nothing():
     backoff = Backoff()
     assert all(backoff.died(0.0) <= MAX_DELAY * (1.01 + SPREAD) for _ in range(5000))
+
+
+def test_kills_by_others_are_forgiven_but_not_without_end():
+    backoff = Backoff()
+    assert all(backoff.forgives(now=100.0 + kill) for kill in range(FORGIVEN_KILLS))
+    assert not backoff.forgives(now=100.0 + FORGIVEN_SECONDS - 0.1)
+    assert backoff.young_deaths == 0
+
+
+def test_kills_of_a_minute_ago_are_forgotten():
+    backoff = Backoff()
+    assert all(backoff.forgives(now=kill * FORGIVEN_SECONDS / FORGIVEN_KILLS) for kill in range(3 * FORGIVEN_KILLS))

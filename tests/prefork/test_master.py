@@ -13,6 +13,7 @@ import time
 import psutil
 import pytest
 
+from prefork.backoff import FORGIVEN_KILLS
 from prefork.scoreboard import ADOPTED, PID, Scoreboard
 from tests.prefork.harness import ROOT, Client, Server, until
 from tests.support.leaks import descriptors
@@ -294,6 +295,31 @@ def test_a_crash_loop_backs_off_and_never_ends_the_master(server):
         assert s.log.count("forked after") - before <= 8
         assert s.process.poll() is None
         assert "dies young" in s.log or "a new one in" in s.log
+
+
+@pytest.mark.parametrize(("name", "is_to_blame"), [("KILL", False), ("SEGV", True)])
+def test_who_kills_young_workers_is_not_taken_for_a_crash_of_theirs(server, name, is_to_blame):
+    with server(workers=1) as s:
+        for _ in range(4):
+            with s.connect() as client:
+                pid, _ = client.who()
+            os.kill(pid, getattr(signal, f"SIG{name}"))
+            until(lambda pid=pid: pid not in s.workers(), "its end")
+        s.wait_log(f"was killed by SIG{name}", times=4)
+        with s.connect() as client:
+            assert client.call(b"x") == b"x"
+        assert ("dies young" in s.log) == is_to_blame
+
+
+def test_who_kills_without_end_is_named_and_waited_out(server):
+    with server(workers=1) as s:
+        for _ in range(FORGIVEN_KILLS + 2):
+            with s.connect() as client:
+                pid, _ = client.who()
+            os.kill(pid, signal.SIGKILL)
+            until(lambda pid=pid: pid not in s.workers(), "its end")
+        s.wait_log("somebody kills its workers again and again")
+        s.wait_log("dies young")
 
 
 def test_a_slot_that_never_boots_leaves_the_others_alone(server):
