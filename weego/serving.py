@@ -288,9 +288,15 @@ class Serving:
         self.check_done()
 
     def announce_leaving(self, *, on: bool) -> None:
-        """Serve all that comes, and ask the peers of protocols that can say so to go elsewhere; or no longer."""
-        if not self.dispatcher.draining:
+        """Serve all that comes, and ask the peers of protocols that can say so to go elsewhere; or no longer.
+
+        Who is here now is told once, by GOAWAY or a control frame, and TTHeader with each answer. Who comes nevertheless has a reason, and is not
+        sent round in circles.
+        """
+        if not self.dispatcher.draining and self.dispatcher.leaving != on:
             self.dispatcher.leaving = on
+            if on:
+                self.dispatcher.leave()
             if self.health is not None:
                 self.health.pretend(lame=on)
 

@@ -16,7 +16,7 @@ from tests.support import need
 from tests.support.grpc_echo import Reply, Request
 from tests.support.grpc_wire import GrpcWire, replies
 from tests.support.need import ROOT
-from tests.support.service import PROBE_CODE, App, until
+from tests.support.service import PROBE_CODE, App, run, until
 
 CODE = f"""\
 import os, sys
@@ -68,6 +68,27 @@ def test_a_reload_says_goodbye_twice_and_lets_streams_finish(both: App) -> None:
         until(lambda: before not in server.remember(), "the old worker to go")
         with GrpcWire(server.address) as fresh:
             assert serving(fresh) == server.worker() != before
+
+
+def test_ctl_drain_says_goodbye_to_who_is_there_and_serves_who_comes(both: App) -> None:
+    def ctl(command: str) -> None:
+        run([sys.executable, str(ROOT / "bin" / "weego"), "ctl", "--conf", str(both.conf), command])
+
+    with both.serve(more=BOTH, server='control = "weego.sock"') as server, GrpcWire(server.address) as wire:
+        worker = serving(wire)
+        stream = wire.open("Chat")
+        stream.write_message(Request(count=1).SerializeToString())
+        wire.until(lambda: stream.messages)
+        ctl("drain")
+        wire.until(lambda: wire.protocol.peer_leaving)
+        stream.write_message(Request(count=2).SerializeToString(), end=True)
+        assert wire.finish(stream) == (0, "")
+        assert replies(stream) == [Reply(count=1), Reply(count=2)]
+        with GrpcWire(server.address) as other:
+            assert [serving(other) for _ in range(3)] == [worker] * 3
+            assert not other.protocol.peer_leaving
+            ctl("resume")
+            assert serving(other) == worker == server.worker()
 
 
 def test_an_idle_connection_does_not_hold_up_the_end(both: App) -> None:
