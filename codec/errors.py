@@ -199,9 +199,18 @@ class DeadlineExceeded(RpcError):
 
 
 class Cancelled(RpcError):
-    """The caller gave the call up."""
+    """The caller gave the call up.
+
+    Where the protocol tells (TTHeaderStreaming), `path` names the services that the cancellation came through, the one it began at first, and
+    `reason` is Kitex's number for why (12007: the program wanted it …); else they are empty and 0.
+    """
 
     default_code = Code.CANCELLED
+
+    def __init__(self, message: str, *, path: tuple[str, ...] = (), reason: int = 0, **facts: Any) -> None:
+        super().__init__(message, **facts)
+        self.path = path
+        self.reason = reason
 
 
 class ResourceExhausted(RpcError):

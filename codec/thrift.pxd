@@ -152,3 +152,10 @@ cdef class ThriftClientProtocol(ThriftProtocol):
 
     cdef int call(self, Route route, tuple args, int32_t seqid, WriteBuffer out, dict ints, dict strings) except -1
     cdef int write_protobuf(self, Route route, tuple args, WriteBuffer out) except -1
+
+
+# For protocols that carry Thrift's exceptions in frames of their own.
+cdef int read_head(const uint8_t** p, const uint8_t* end, Head* h) except -1
+cdef int write_application_error(WriteBuffer out, int type, str message, int framing) except -1
+cdef tuple read_application_error(Cursor* c, Head* head)
+cdef object read_business_status(dict strings)

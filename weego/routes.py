@@ -7,13 +7,15 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 from codec.errors import UsageError
+from codec.plan import DEFAULT_MAX_DECODED
 from codec.spec import Method, Service
 from codec.thrift import Route
+from codec.ttstream import StreamMethod
 from governance.chain import Handler, Middleware, compose
 from weego.dispatch import Target
 from weego.grpc_server import GrpcRoute
 
-__all__ = ["ServiceError", "build", "build_grpc", "inline", "thread"]
+__all__ = ["ServiceError", "build", "build_grpc", "build_streams", "inline", "thread"]
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 _MODE = "__weego_mode__"
@@ -67,7 +69,7 @@ def build(
         routes = {
             method.wire_name: Route(method, _target(service, spec.name, method, [*(govern(spec.name, method.name) if govern else ()), *middleware], timeout))
             for method in spec.methods.values()
-            if spec.kind != "protobuf" or not (method.client_streaming or method.server_streaming)  # those are gRPC's
+            if not (method.client_streaming or method.server_streaming)  # those are gRPC's, or TTHeaderStreaming's
         }
         # Kitex knows a service by its short name; where two packages have one, the first answers to it.
         named.setdefault(spec.name, routes)
@@ -75,6 +77,35 @@ def build(
             every.setdefault(name, route)
     if not full_names:
         raise ServiceError("there is no service to serve; give at least one object of a generated service base")
+    return {} if named_only else every, named
+
+
+def build_streams(
+    services: Iterable[object],
+    middleware: Sequence[Middleware] = (),
+    *,
+    govern: Govern | None = None,
+    timeout: float = 0.0,
+    fallback: object = None,
+    named_only: bool = False,
+    max_decoded: int = DEFAULT_MAX_DECODED,
+) -> tuple[dict[bytes, StreamMethod], dict[str, dict[bytes, StreamMethod]]]:
+    """The Thrift services' methods as TTHeaderStreaming carries them; parameters and errors as for `build`, over all services and by name."""
+    services = sorted(services, key=lambda service: service is not fallback)
+    every: dict[bytes, StreamMethod] = {}
+    named: dict[str, dict[bytes, StreamMethod]] = {}
+    for service in services:
+        spec = _spec_of(service)
+        if spec.kind != "thrift":
+            continue
+        methods = {}
+        for method in spec.methods.values():
+            chain = [*(govern(spec.name, method.name) if govern else ()), *middleware]
+            target = _target(service, spec.name, method, chain, timeout)
+            methods[method.wire_name] = StreamMethod(method, target, max_decoded=max_decoded)
+        named.setdefault(spec.name, methods)
+        for name, found in methods.items():
+            every.setdefault(name, found)
     return {} if named_only else every, named
 
 

@@ -27,7 +27,7 @@ from weego.announce import Announcer, address_of
 from weego.discovery import registry_of
 from weego.governed_config import ServerGovernance
 from weego.log import access_log as configured_access_log
-from weego.serving import GrpcOptions, Serving, ServingLimits
+from weego.serving import GrpcOptions, Serving, ServingLimits, StreamOptions
 
 if TYPE_CHECKING:
     from poller.tls import ServerTLS
@@ -51,7 +51,7 @@ class Server:
     service (only TTHeader and gRPC do), or else the first; with `named_only` callers must.
     `governance` is what [governance] of a configuration makes: limits, access rules, shedding. With `registry` (a URL such as
     ``file://run/registry``, or a Registry) the server announces its first address as an instance of `name`, by default its first service's.
-    `grpc` says how services of a .proto are served.
+    `grpc` says how services of a .proto are served, `streaming` what streams of Thrift services may cost.
     The limits are those of the configuration's [limits]: seconds and bytes. With `access_log`, each call is a line of the logger
     "weego.access".
 
@@ -82,6 +82,7 @@ class Server:
         fallback: Service | None = None,
         named_only: bool = False,
         grpc: GrpcOptions | None = None,
+        streaming: StreamOptions | None = None,
     ) -> None:
         if isinstance(services, Service):
             services = [services]
@@ -107,6 +108,7 @@ class Server:
             named_only=named_only,
         )
         self._grpc = grpc
+        self._streaming = streaming
         self._access_log = access_log
         self._tls = tls
         if tls is not None:
@@ -192,6 +194,7 @@ class Server:
             idle=self._governance.shedder.idle if self._governance and self._governance.shedder else None,
             limits=self._limits,
             grpc=self._grpc,
+            streaming=self._streaming,
             access=configured_access_log() if self._access_log else None,
             fallback=self._fallback,
         )

@@ -33,14 +33,15 @@ from weego.grpc_server import GrpcFront, GrpcRoute
 from weego.grpc_web import WebFront
 from weego.idleness import Idleness
 from weego.log import Finished
-from weego.routes import Govern, build, build_grpc
+from weego.routes import Govern, build, build_grpc, build_streams
+from weego.stream_server import DEFAULT_MAX_QUEUED, DEFAULT_MAX_STREAMS, StreamDetector, StreamFront
 from weego.thrift_front import ThriftFront
 
 if TYPE_CHECKING:
     from poller.tls import ServerTLS
     from weego.grpc_services import Health
 
-__all__ = ["GrpcOptions", "Serving", "ServingLimits"]
+__all__ = ["GrpcOptions", "Serving", "ServingLimits", "StreamOptions"]
 
 log = logging.getLogger("weego.worker")
 
@@ -89,6 +90,14 @@ class GrpcOptions:
     web_origins: tuple[str, ...] | None = None
 
 
+@dataclass(frozen=True)
+class StreamOptions:
+    """How streams of Thrift services are served, each bound that of one connection; sizes in bytes."""
+
+    max_streams: int = DEFAULT_MAX_STREAMS
+    max_queued: int = DEFAULT_MAX_QUEUED
+
+
 class _UserDetector(Detector):
     """Asks a protocol of the user's."""
 
@@ -116,6 +125,7 @@ class Serving:
         limits: ServingLimits | None = None,
         fallback: object = None,
         grpc: GrpcOptions | None = None,
+        streaming: StreamOptions | None = None,
         access: Finished | None = None,
         may_accept: Callable[[], bool] | None = None,
     ) -> None:
@@ -146,6 +156,22 @@ class Serving:
         self.detectors: list[Detector] = [
             _UserDetector(each, UserFront(self.dispatcher, each, named, max_message=self.limits.max_message)) for each in protocols()
         ]
+        self._build_streams = partial(
+            build_streams,
+            services,
+            middleware,
+            timeout=self.limits.call_timeout,
+            fallback=fallback,
+            named_only=self.limits.named_only,
+        )
+        streaming = streaming or StreamOptions()
+        methods, by_service = self._build_streams(govern=govern)
+        self.streams = StreamFront(
+            self.dispatcher, methods, by_service, max_message=self.limits.max_message,
+            max_streams=streaming.max_streams, max_queued=streaming.max_queued,
+        )  # fmt: skip
+        if by_service:
+            self.detectors.append(StreamDetector("ttheader-streaming", self.streams))
         self.detectors.append(Detector("thrift", self._thrift))
         self.grpc: GrpcFront | None = None
         self.health: Health | None = None
@@ -174,6 +200,10 @@ class Serving:
         shared.idle_timeout, shared.frame_timeout, shared.write_timeout = times
         self.dispatcher.max_concurrency = limits.max_concurrency
         self._thrift.max_message, self._thrift.max_decoded = limits.max_message, limits.max_decoded
+        self.streams.max_message = limits.max_message
+        for methods in self.streams.services.values():
+            for each in methods.values():
+                each.max_decoded = limits.max_decoded
         self.max_connections = clamp_connections(limits.max_connections)
 
     def _serve_grpc(self, routes: list[GrpcRoute], options: GrpcOptions) -> None:
@@ -212,6 +242,10 @@ class Serving:
         for name, methods in named.items():
             for method, route in methods.items():  # connections know their routes by heart, so those stay
                 self._thrift.services[name][method].target = route.target
+        _, streams = self._build_streams(govern=govern)
+        for name, found in streams.items():
+            for method, fresh in found.items():
+                self.streams.services[name][method].target = fresh.target
         if self.grpc is not None:
             for each in self._build_grpc(govern=govern):
                 self.grpc.add(each)

@@ -18,3 +18,10 @@ cdef class ThriftFront(Front):
     cdef int write_last_resort(self, Job job, WriteBuffer out, Py_ssize_t before) except -1
     cdef int write_error(self, Job job, object error, WriteBuffer out, dict strings) except -1
     cdef int refuse(self, Connection c, Request r, object error) except -1
+
+
+# For other Fronts of Thrift services. The shorter of two timeouts in seconds, 0 being none; `text` is milliseconds in decimal, or None.
+cdef double shorter(double timeout, object text) except -1
+cdef dict business_strings(object error, dict strings)
+cdef str text_of(object error)
+cdef str type_name(object error)

@@ -17,7 +17,7 @@ from typing import Final
 
 from tests.codec.test_proto_fuzz import SEEDS as PROTO_SEEDS
 from tests.codec.test_thrift_fuzz import INTERESTING, SEEDS
-from tests.fuzz import h2_laws, plan_atheris, proto_laws
+from tests.fuzz import h2_laws, plan_atheris, proto_laws, stream_laws
 from tests.fuzz.laws import client_law, server_law
 
 # Bytes that the process may grow by after the first tenth of the inputs: what allocators keep, and no leak of even one byte in each input's work.
@@ -30,6 +30,10 @@ def _server(data: bytes, cut: int) -> None:
 
 def _client(data: bytes, cut: int) -> None:
     client_law(data, [cut])
+
+
+def _streams(data: bytes, cut: int) -> None:
+    stream_laws.stream_law(data, [cut])
 
 
 def _plain(target: Callable[[bytes], None], data: bytes, cut: int) -> None:
@@ -46,6 +50,7 @@ def targets() -> dict[str, tuple[Callable[[bytes, int], None], list[bytes]]]:
         **found,
         "server": (_server, messages),
         "client": (_client, messages),
+        "streams": (_streams, [seed for seed in stream_laws.SEEDS if len(seed) < 1000]),
         "protobuf": (partial(_plain, proto_laws.law), [seed for seed in PROTO_SEEDS if len(seed) < 1000]),
         "hpack": (partial(_plain, h2_laws.hpack_law), h2_laws.BLOCKS),
         "h2-server": (partial(h2_laws.h2_law, False), h2_laws.FROM_CLIENTS),
