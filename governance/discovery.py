@@ -11,7 +11,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol, runtime_checkable
+from typing import Any, Final, Protocol, runtime_checkable
 
 from governance.errors import NoInstance
 from governance.instance import Balancer, Instance
@@ -36,7 +36,8 @@ class Resolver(Protocol):
     def resolve(self) -> Sequence[Instance]:
         """All of them, now. May wait. Raises DiscoveryError, or any other error, when it cannot say.
 
-        It may also have ``interval``: seconds until it should be asked again.
+        It may also have ``interval``: seconds until it should be asked again; ``source``: where it looks, for people; and ``close()``, which its client
+        calls when it is done.
         """
 
 
@@ -46,7 +47,7 @@ class Watching(Protocol):
 
     def watch(self, publish: Callable[[Sequence[Instance]], None]) -> None:
         """Wait for changes for as long as it works, and `publish` all instances at each. Returns or raises when it cannot go on:
-        it is called again, after a pause.
+        it is called again, after a pause. ``close()`` of such a resolver, which any thread may call, has it return.
         """
 
 
@@ -66,7 +67,10 @@ class Registry(Protocol):
         """Announce the instance, or say that it is still there: called again every third of its ttl. May wait; errors are told and tried again."""
 
     def withdraw(self, registration: Registration) -> None:
-        """It takes no more calls. May be called for one that is not there."""
+        """It takes no more calls. May be called for one that is not there.
+
+        It may also have ``close()``, which whoever made it calls when it is done.
+        """
 
 
 class Static:
@@ -119,6 +123,8 @@ class Directory:
         """Why the resolver said nothing the last time it was asked; empty: it did."""
         self.due = 0.0
         """When it should be asked next: monotonic seconds."""
+        self.heard = 0.0
+        """When the resolver last said who is there: monotonic seconds, 0: never."""
         self.changes: deque[Change] = deque(maxlen=KEPT_CHANGES)
         self._clock = clock
         self._on_change = on_change
@@ -129,7 +135,7 @@ class Directory:
         try:
             found = self.resolver.resolve()
         except Exception as error:
-            self._failed(str(error) or type(error).__name__)
+            self.failed(str(error) or type(error).__name__)
             return False
         self.publish(found)
         return True
@@ -138,8 +144,9 @@ class Directory:
         """These are the instances now: called by `refresh`, and by a resolver that watches."""
         fresh = {each.address: each for each in found}
         if not fresh:
-            self._failed("it knows no instance")
+            self.failed("it knows no instance")
             return
+        self.heard = self._clock()
         known = {each.address: each for each in self.instances}
         self.problem = ""
         if fresh == known:
@@ -161,10 +168,12 @@ class Directory:
         if not self.instances and (not self.refresh() or not self.instances):
             raise NoInstance(f"no instance of {self.service} is known: {self.problem}")
 
-    def _failed(self, problem: str) -> None:
+    def failed(self, problem: str) -> None:
+        """The resolver, or its watch, does not know; what is known stays."""
         if problem != self.problem:
+            is_news = bool(self.instances) and not self.problem
             self.problem = problem
-            (log.warning if self.instances else log.debug)(
+            (log.warning if is_news else log.debug)(
                 "discovery of %s: %s; going on with %d known instances", self.service, problem, len(self.instances)
             )
             self._tell(Change(self.service, self._clock(), problem=problem))
@@ -176,6 +185,20 @@ class Directory:
                 self._on_change(change)
             except Exception:
                 log.exception("discovery of %s: who listens to changes failed", self.service)
+
+    def snapshot(self) -> dict[str, Any]:
+        """Who is there, who says so, how many seconds ago, and what is wrong if something is; as plain values."""
+        return {
+            "service": self.service,
+            "source": str(getattr(self.resolver, "source", None) or repr(self.resolver)),
+            "age": round(self._clock() - self.heard, 3) if self.heard else None,
+            "problem": self.problem,
+            "instances": [each.to_plain() for each in self.instances],
+            "changes": [
+                {"at": each.at, "added": each.added, "removed": each.removed, "changed": each.changed, "problem": each.problem}
+                for each in self.changes
+            ],
+        }
 
     def __repr__(self) -> str:
         return f"<Directory {self.service}: {len(self.instances)} instances>"

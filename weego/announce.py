@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import random
 import socket
 import time
 from collections.abc import Callable
@@ -28,6 +29,9 @@ log = logging.getLogger("weego.governance")
 LOOK: Final = 0.5
 # Renewals in the time of a lease: two may fail.
 RENEWALS: Final = 3
+# Pauses after a registry that did not answer (seconds): twice as long each time, up to the time between two renewals, and then at random between half
+# of that and all, so that services do not come to a registry that restarts all at one moment.
+FIRST_PAUSE: Final = 0.5
 # How long stopping waits for the registry to take the withdrawal (seconds).
 WITHDRAWAL: Final = 2.0
 # A stale beat is many times longer for this than for the gate: a long garbage collection must not move the word.
@@ -42,7 +46,9 @@ class Announcer:
         self._registry = registry
         self._speaks = speaks
         self._is_announced = False
+        """Has this process said that the instance is there, or begun to?"""
         self._due = 0.0
+        self._pause = 0.0
         self._problem = ""
         self._greenlet: Any = None
 
@@ -60,17 +66,19 @@ class Announcer:
 
     def _register(self) -> None:
         pause = self.registration.ttl / RENEWALS
+        was_announced, self._is_announced = self._is_announced, True  # it may be killed in the middle of that
         try:
             self._registry.register(self.registration)
         except Exception as error:
             if str(error) != self._problem:
                 self._problem = str(error)
                 log.warning("%s is not announced: %s; trying again", self.registration.service, error)
-            self._due = monotonic() + min(pause, 1.0)
+            self._pause = min(pause, self._pause * 2 or FIRST_PAUSE)
+            self._due = monotonic() + self._pause * random.uniform(0.5, 1.0)
             return
-        if not self._is_announced or self._problem:
+        if not was_announced or self._problem:
             log.info("announced %s at %s", self.registration.service, self.registration.instance.address)
-        self._is_announced, self._problem = True, ""
+        self._pause, self._problem = 0.0, ""
         self._due = monotonic() + pause
 
     def leave(self) -> None:

@@ -31,6 +31,7 @@ import msgspec
 
 from prefork.application import MAX_WORKERS
 from weego import cpus, tomlmap
+from weego.registries.url import absolute
 from weego.units import Duration, Size
 
 __all__ = [
@@ -276,7 +277,9 @@ Share = Between(0, 1)
 class Registry(_Table, frozen=True):
     """[registry]: where this service announces itself and finds others; absent: nowhere."""
 
-    url: Annotated[str, 'Where: "file://run/registry", a folder that the services of a machine share; relative to app_dir.']
+    url: Annotated[
+        str, 'Where: "file://run/registry", a folder that the services of a machine share, relative to app_dir; or "etcd://host:port,…".'
+    ]
     ttl: Annotated[Duration, "An instance that is not heard of for so long is taken for gone.", Between(1, 3600)] = Duration(10)
     weight: Annotated[int, "Its share of the calls; others have 10.", Between(0, 1_000_000)] = 10
     zone: Annotated[str, "Where it runs, for clients that prefer their own zone."] = ""
@@ -352,7 +355,7 @@ class Client(_Table, frozen=True):
     """[client.<service>]: how this service calls that one, by a client of "service://<service>"."""
 
     target: Annotated[
-        str | None, 'Addresses, "file://…", "dns://…"; absent: it is found in the [registry] by its name.'
+        str | None, 'Addresses, "file://…", "etcd://…", "dns://…"; absent: it is found in the [registry] by its name.'
     ] = None
     framing: Annotated[
         Literal["buffered", "framed", "ttheader", "ttheader-framed", "grpc"] | None,
@@ -759,7 +762,7 @@ def _check_governance(config: Config, reader: _Reader) -> None:
 
 def _registry(registry: Registry, app_dir: str, reader: _Reader) -> Registry:
     if not _SCHEME.match(registry.url):
-        raise reader.error(("registry", "url"), f'{_shown(registry.url)} is not of the form "file://folder"')
+        raise reader.error(("registry", "url"), f'{_shown(registry.url)} is not of the form "file://folder" or "etcd://host:port"')
     if registry.announce is not None and not _TCP.fullmatch(registry.announce):
         raise reader.error(("registry", "announce"), f'{_shown(registry.announce)} is not "tcp://host:port"')
     return msgspec.structs.replace(registry, url=_url(registry.url, app_dir))
@@ -778,9 +781,9 @@ def _client(name: str, client: Client, config: Config | Program, app_dir: str, r
 
 
 def _url(url: str, app_dir: str) -> str:
-    """A file:// URL with its path absolute; any other as it is."""
+    """A URL with the paths in it absolute."""
     if not url.startswith("file://"):
-        return url
+        return absolute(url, app_dir)
     return "file://" + os.path.normpath(os.path.join(app_dir, os.path.expanduser(url.removeprefix("file://"))))
 
 

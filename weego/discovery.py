@@ -3,6 +3,7 @@
     EchoClient("file://run/registry/echo")         the folder run/registry, the service echo
     EchoClient("dns://echo.internal:8888")         every address the name has
     EchoClient("dns://_echo._tcp.internal")        SRV records: hosts, ports and weights
+    EchoClient("etcd://10.0.0.1:2379/echo")        what announced itself in etcd; weego/registries has this and the like
     register_scheme("mine", lambda url: MyResolver(url))
 
 A registry, which services announce themselves in, has a URL without the service: ``file://run/registry``.
@@ -10,6 +11,7 @@ A registry, which services announce themselves in, has a URL without the service
 
 from __future__ import annotations
 
+import importlib
 import os
 import socket
 from collections.abc import Callable, Sequence
@@ -53,8 +55,26 @@ def _dns(url: str) -> Resolver:
     return DnsResolver(url.partition("://")[2])
 
 
-_schemes: dict[str, Callable[[str], Resolver]] = {"file": _file, "dns": _dns}
-_registries: dict[str, Callable[[str], Registry]] = {"file": _file_registry}
+def _later(module: str, name: str) -> Callable[[str], Any]:
+    """Make what is in a module that is imported when the first URL wants it: who uses one registry does not load all."""
+
+    def make(url: str) -> Any:
+        return getattr(importlib.import_module(f"weego.registries.{module}"), name)(url)
+
+    return make
+
+
+_schemes: dict[str, Callable[[str], Resolver]] = {
+    "file": _file,
+    "dns": _dns,
+    "etcd": _later("etcd", "EtcdResolver"),
+    "etcds": _later("etcd", "EtcdResolver"),
+}
+_registries: dict[str, Callable[[str], Registry]] = {
+    "file": _file_registry,
+    "etcd": _later("etcd", "EtcdRegistry"),
+    "etcds": _later("etcd", "EtcdRegistry"),
+}
 
 
 def register_scheme(scheme: str, make: Callable[[str], Resolver]) -> None:

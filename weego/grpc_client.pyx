@@ -5,7 +5,7 @@ Theory of operation
 1. A Link is one connection; many calls share it. A call opens a stream, waits, and reads the outcome; who sends or receives more holds a GrpcCall.
 2. HubLink waits with gevent: the connection is in the loop, the caller's greenlet at a Gate of its stream. What one turn's callers send leaves together.
 3. BlockingLink waits in the thread. It carries one call at a time, but two threads may use that call, one to send and one to receive: whoever waits
-   first reads for both, without holding the lock, and wakes the other.
+   first reads for both, without holding the lock, and wakes the other. One that gives the call up wakes the one that waits for its messages.
 4. A stream that the peer has not looked at (REFUSED_STREAM, or beyond the last id of its GOAWAY) fails with Unavailable whose `sent` is False: the
    transport repeats the call elsewhere, and nobody notices.
 5. A stream that is given up – cancelled, too late, its greenlet killed – is reset, so that the peer's handler learns of it.
@@ -450,6 +450,11 @@ cdef class HubLink(Link):
             self.changed()
         return 0
 
+    cdef int abandon_call(self, GrpcClientStream s) except -1:
+        Link.abandon_call(self, s)
+        self.tell(s)  # another greenlet may wait for it
+        return 0
+
     cdef int tell(self, GrpcClientStream s) except -1:
         if s.reading is not None:
             s.reading.open()
@@ -622,6 +627,19 @@ cdef class BlockingLink(Link):
             while not s.has_room():
                 if not self.wait_more(deadline):
                     s.is_late = True
+        return 0
+
+    cdef int abandon_call(self, GrpcClientStream s) except -1:
+        with self.lock:
+            Link.abandon_call(self, s)
+            if self.is_reading and not self.is_closed:
+                # Another thread waits for bytes of a call that brings none any more. It is the connection's only call, and nothing else wakes it.
+                try:
+                    self.sock.shutdown(_socket.SHUT_RDWR)
+                except OSError:
+                    pass  # it has broken, which the other one sees
+            if self.waiting:
+                self.condition.notify_all()
         return 0
 
     def wait_more(self, double deadline):

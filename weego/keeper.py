@@ -2,34 +2,41 @@
 
 In a thread that gevent runs: a greenlet for each directory. In a plain program: one thread for all of them, and one for each that watches. Either ends when
 its directories are no longer used. Whoever did it may be gone – a hub that was destroyed, a parent before a fork – so a call that finds a
-directory overdue has it kept anew.
+directory overdue has it kept anew. A watch waits for years; it is ended when its directory is forgotten, or nobody refers to it any more.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import random
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from typing import Any, Final
 
 from governance.discovery import Directory, Watching
 from poller.clock import monotonic
 from weego.tasks import hub_of_this_thread
 
-__all__ = ["keep"]
+__all__ = ["forget", "is_overdue", "keep"]
 
 log = logging.getLogger("weego.governance")
 
 # A directory that is overdue by so much (seconds) has nobody who keeps it.
 PATIENCE: Final = 2.0
-# Pauses between two attempts of a watch that failed (seconds): twice as long each time.
+# Pauses between two attempts of a watch that failed (seconds): twice as long each time, and then at random between half of that and all, for all
+# clients of a registry that restarts see that at one moment.
 FIRST_PAUSE: Final = 0.1
 LONGEST_PAUSE: Final = 5.0
 # A thread looks at its directories at least so often (seconds), so that it notices when they are gone.
 LONGEST_SLEEP: Final = 1.0
 
+# Who works for each directory – greenlets, or the thread of a watch – and what ends the watch.
+_refreshed: weakref.WeakKeyDictionary[Directory, Any] = weakref.WeakKeyDictionary()
+_watched: weakref.WeakKeyDictionary[Directory, Any] = weakref.WeakKeyDictionary()
+_ends: weakref.WeakKeyDictionary[Directory, weakref.finalize[Any, Directory]] = weakref.WeakKeyDictionary()
 _kept: weakref.WeakKeyDictionary[Directory, float] = weakref.WeakKeyDictionary()
 _thread: threading.Thread | None = None
 _lock = threading.Lock()
@@ -44,16 +51,69 @@ def keep(directory: Directory) -> None:
     # For a while nobody else need start anybody.
     directory.due = monotonic() + (min(PATIENCE, directory.interval))
     reference = weakref.ref(directory)
-    if hub_of_this_thread() is not None:
+    hub = hub_of_this_thread()
+    if hub is None:
+        _keep_in_thread(directory)
+    elif not _is_at_work(_refreshed.get(directory)):
         import gevent
 
-        gevent.spawn(_refresh_alone, reference, gevent.sleep)
-        if watches:
-            gevent.spawn(_watch, reference, gevent.sleep)
-        return
-    _keep_in_thread(directory)
-    if watches:
-        threading.Thread(target=_watch, args=(reference, time.sleep), name="weego-watch", daemon=True).start()
+        _refreshed[directory] = gevent.spawn(_refresh_alone, reference, gevent.sleep)
+    if watches and not _is_at_work(_watched.get(directory)):
+        _watched[directory] = _start_watch(reference, hub)
+
+
+def _start_watch(reference: weakref.ref[Directory], hub: Any) -> Any:
+    """The greenlet or thread that watches from now on, until its directory is forgotten or is no more; then the resolver is closed."""
+    has_ended = threading.Event()
+    directory = reference()
+    assert directory is not None
+    resolver = directory.resolver
+    started: Any
+    if hub is not None:
+        import gevent
+
+        started = gevent.spawn(_watch, reference, gevent.sleep, has_ended.is_set)
+    else:
+        started = threading.Thread(
+            target=_watch, args=(reference, has_ended.wait, has_ended.is_set), name="weego-watch", daemon=True
+        )
+        started.start()
+
+    def end() -> None:
+        has_ended.set()
+        if hub is not None:
+            _in_hub(hub, lambda: started.kill(block=False))
+        _close(resolver)
+
+    before = _ends.pop(directory, None)
+    if before is not None:
+        before.detach()
+    _ends[directory] = finalizer = weakref.finalize(directory, end)
+    finalizer.atexit = False
+    return started
+
+
+def _is_at_work(it: Any) -> bool:
+    """Does that greenlet or thread still do its work? One whose hub was destroyed does not."""
+    if it is None or isinstance(it, threading.Thread):
+        return it is not None and it.is_alive()
+    return not it.dead and it.parent is not None and it.parent.loop is not None
+
+
+def _in_hub(hub: Any, action: Callable[[], Any]) -> None:
+    from weego.transport import in_hub_thread
+
+    if hub.loop is not None:
+        in_hub_thread(hub, action)
+
+
+def _close(resolver: Any) -> None:
+    close = getattr(resolver, "close", None)
+    if close is not None:
+        try:
+            close()
+        except Exception:
+            log.exception("%r could not be closed", resolver)
 
 
 def is_overdue(directory: Directory) -> bool:
@@ -81,21 +141,25 @@ def _turn(directory: Directory) -> float:
     return min(max(0.01, directory.due - monotonic()), LONGEST_SLEEP)
 
 
-def _watch(reference: weakref.ref[Directory], sleep: Any) -> None:
+def _watch(reference: weakref.ref[Directory], sleep: Any, has_ended: Callable[[], bool]) -> None:
     pause = FIRST_PAUSE
-    while (directory := reference()) is not None:
+    while not has_ended() and (directory := reference()) is not None:
         resolver, started = directory.resolver, monotonic()
-        service = directory.service
         directory = None
+        problem = "its watch has ended"
         try:
             if isinstance(resolver, Watching):
                 resolver.watch(lambda found: _publish(reference, found))
         except _Unused:
             return
         except Exception as error:
-            log.debug("watch of %s: %s; again in %.1f s", service, error, pause)
+            problem = str(error) or type(error).__name__
+        if has_ended() or (directory := reference()) is None:
+            return
+        directory.failed(problem)
+        directory = None
         pause = FIRST_PAUSE if monotonic() - started > LONGEST_PAUSE else min(LONGEST_PAUSE, pause * 2)
-        sleep(pause)
+        sleep(pause * random.uniform(0.5, 1.0))
 
 
 class _Unused(Exception):
@@ -135,9 +199,14 @@ def _run() -> None:
 
 
 def forget(directory: Directory) -> None:
-    """Its user is done with it."""
+    """Its user is done with it, and with its resolver."""
     with _lock:
         _kept.pop(directory, None)
+    end = _ends.pop(directory, None)
+    if end is None:
+        _close(directory.resolver)
+    else:
+        end()
 
 
 def _after_fork() -> None:
@@ -147,6 +216,11 @@ def _after_fork() -> None:
     for directory in list(_kept.keys()):
         directory.due = 0.0
     _kept.clear()
+    for directory, end in list(_ends.items()):  # who watched is not in this process
+        end.detach()
+        directory.due = 0.0
+    for each in (_refreshed, _watched, _ends):
+        each.clear()
 
 
 os.register_at_fork(after_in_child=_after_fork)

@@ -93,6 +93,7 @@ class Server:
         self._middleware = list(middleware)
         self._governance = governance
         self._registry = registry_of(registry) if isinstance(registry, str) else registry
+        self._owns_registry = isinstance(registry, str)
         self._name = name
         self._announcer: Announcer | None = None
         self._fallback = fallback
@@ -250,6 +251,8 @@ class Server:
         try:
             if self._announcer is not None:
                 self._announcer.withdraw()
+            if self._owns_registry and (close := getattr(self._registry, "close", None)) is not None:
+                close()
             self._serving.stop_accepting(drain_queue=range(len(self._listeners)))
             close_all(self._listeners)
             self._serving.drain()

@@ -12,6 +12,7 @@ from typing import Any, Final
 from codec.errors import UsageError
 from governance.memory import Memory
 from governance.policy import ClientPolicy
+from weego.registries.url import with_service
 
 __all__ = ["ClientSettings", "Known", "known", "remember"]
 
@@ -58,7 +59,7 @@ class Known:
             )
         from dataclasses import replace
 
-        target = f"{self.registry.rstrip('/')}/{name}"
+        target = with_service(self.registry, name)
         return replace(found, target=target) if found is not None else ClientSettings(target, caller=self.caller)
 
 

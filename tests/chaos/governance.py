@@ -89,18 +89,20 @@ def load(folder: Path, target: str, trouble: Any, *options: str) -> Seen:
 
 
 class Pair:
-    """Two servers that announce themselves as "probe" in one folder."""
+    """Two servers that announce themselves as "probe", in one folder or in the registry at a URL."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, registry: str = "", ttl: float = 3) -> None:
         self.folder = folder
         self.apps = [App(folder / name, code=CODE) for name in "ab"]
         self.registry = folder / "registry"
+        self.url = registry or f"file://{self.registry}"
+        self.ttl = ttl
         self.servers: list[Server] = []
 
     def serve(self, index: int, **conf: Any) -> Server:
         app = self.apps[index]
         os.environ["PROBE_TROUBLE"] = str(app.folder / "trouble")
-        more = f'[registry]\nurl = "file://{self.registry}"\nttl = "3s"\n'
+        more = f'[registry]\nurl = "{self.url}"\nttl = "{self.ttl:g}s"\n'
         server = app.serve(more=more + conf.pop("more", ""), allow=[".*"], **conf)
         server.__enter__()
         self.servers.append(server)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import select
 import socket
 import threading
+import time
 import zlib
 from collections.abc import Callable
 from typing import Any
@@ -450,6 +451,36 @@ def test_a_killed_greenlet_cancels_its_call(t: Any) -> None:
         gevent.sleep(0.05)
         call.kill()
         wait_until(told.is_set)
+
+
+@BOTH
+def test_who_waits_for_a_message_of_a_call_that_another_gives_up_waits_no_more(t: Any, decorate: Any) -> None:
+    @decorate
+    def run() -> None:
+        ended: list[str] = []
+
+        def behave(c: Conversation, number: int) -> None:
+            while c.turn():  # it says nothing, and does not close
+                pass
+
+        with peer(behave) as server, t.TestServiceClient(server.address) as client:
+            call = client.full_duplex_call()
+
+            def wait() -> None:
+                try:
+                    next(call)
+                except Cancelled:
+                    ended.append("cancelled")
+
+            waiting = gevent.spawn(wait) if decorate is with_hub else threading.Thread(target=wait)
+            waiting.start()
+            wait_until(lambda: server.accepted == 1)
+            (gevent.sleep if decorate is with_hub else time.sleep)(0.1)
+            call.cancel()
+            waiting.join()
+            assert ended == ["cancelled"]
+
+    run()
 
 
 @with_hub

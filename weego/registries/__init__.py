@@ -1,0 +1,1 @@
+"""Registries that run elsewhere: one file each, imported when a URL names it."""
