@@ -21,6 +21,8 @@ cdef class Rate:
 cdef class Seats:
     cdef object __weakref__
     cdef Cells cells
+    cdef Cells high
+    cdef int64_t* high_cell
     cdef readonly Py_ssize_t count
     cdef Py_ssize_t mine
     cdef long owner
@@ -28,6 +30,8 @@ cdef class Seats:
     cdef object alive
 
     cdef Py_ssize_t seat(self) except -1
+    cdef int raise_high(self, int64_t taken) except -1
+    cdef Py_ssize_t taken(self) noexcept
 
 
 cdef class Concurrency:

@@ -17,8 +17,9 @@ from poller.clock cimport monotonic
 
 __all__ = ["MOST_SEATS", "Concurrency", "Rate", "Seats"]
 
-# Processes that count together: the workers of one generation (256 at most), and those that replace some while they drain.
-MOST_SEATS = 320
+# Processes that count together: the workers of four generations (256 each at most) – one that serves, one that boots, two that drain –, and
+# those that replace some of them.
+MOST_SEATS = 1100
 
 # Part of a second's worth that may come at once where nothing else is said.
 cdef double DEFAULT_BURST = 0.1
@@ -49,6 +50,9 @@ cdef class Rate:
         now = <int64_t>((monotonic() if self.clock is None else <double>self.clock()) * 1e9)
         while True:
             full = load(self.cell)
+            if full - now > self.slack:  # the rate was lower when that was written: nobody waits longer than by the one of today
+                swap(self.cell, full, now + self.slack)
+                continue
             later = (full if full > now else now) + self.every
             if later - now > self.slack:
                 return False
@@ -62,11 +66,14 @@ cdef class Rate:
 cdef class Seats:
     """Who counts: one cell for each process, with its pid. A process takes its seat when it counts first, after a fork anew.
 
-    `alive(pid)` says whether a process still runs; the default asks the kernel.
+    `alive(pid)` says whether a process still runs; the default asks the kernel. `high`: a cell that all share, for the number of seats that were ever
+    taken, the lowest first; those above need not be looked at for a sum.
     """
 
-    def __init__(self, Cells cells=None, *, alive=None):
+    def __init__(self, Cells cells=None, *, Cells high=None, alive=None):
         self.cells = Cells(None, 0, 1) if cells is None else cells
+        self.high = high
+        self.high_cell = NULL if high is None else high.at(0, 1)
         self.count = self.cells.size
         self.mine = -1
         self.owner = 0
@@ -95,14 +102,28 @@ cdef class Seats:
                 continue
             if swap(self.cells.at(i, 1), holder, me):
                 self.empty(i)
+                self.raise_high(i + 1)
                 return i
         raise RuntimeError(f"all {self.count} seats of the shared limits are taken")
+
+    cdef int raise_high(self, int64_t taken) except -1:
+        """Before anything is counted in the seat, or a sum could miss it."""
+        cdef int64_t high
+        while self.high_cell != NULL:
+            high = load(self.high_cell)
+            if high >= taken or swap(self.high_cell, high, taken):
+                break
+        return 0
+
+    cdef Py_ssize_t taken(self) noexcept:
+        """Seats from here on were never taken."""
+        return self.count if self.high_cell == NULL else min(self.count, load(self.high_cell))
 
     def sweep(self):
         """Empty the seats of processes that are gone: what they had under way is no more."""
         cdef Py_ssize_t i
         cdef int64_t holder
-        for i in range(self.count):
+        for i in range(self.taken()):
             holder = load(self.cells.at(i, 1))
             if holder and i != self.mine and not self.alive(holder) and swap(self.cells.at(i, 1), holder, -holder):
                 self.empty(i)
@@ -134,7 +155,7 @@ cdef class Concurrency:
     cdef int64_t total(self) noexcept:
         cdef int64_t total = 0
         cdef Py_ssize_t i
-        for i in range(self.seats.count):
+        for i in range(self.seats.taken()):
             total += load(self.row + i)
         return total
 

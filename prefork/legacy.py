@@ -90,7 +90,7 @@ def pack(master: Master) -> tuple[dict[str, Any], list[int]]:
     generations = {worker.generation.number: worker.generation for worker in master.family.workers.values()}
     generations[current.number] = current
     listeners = current.all_listeners
-    fds = [master.board.fd, *(listener.fileno() for listener in listeners)]
+    fds = [master.board.fd, master.shared_fd, *(listener.fileno() for listener in listeners)]
     loader = current.loader
     pidfile = master.pidfile
     if pidfile is not None:
@@ -99,6 +99,7 @@ def pack(master: Master) -> tuple[dict[str, Any], list[int]]:
         "format": FORMAT,
         "version": master.version,
         "board": master.board.fd,
+        "shared": master.shared_fd,
         "listeners": [_plain_listener(listener) for listener in listeners],
         "generations": [_plain_generation(each, listeners) for each in generations.values()],
         "current": current.number,

@@ -60,8 +60,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("weego.master")
 
 
-def load_and_fork(app: Application, generation: int, channel_fd: int, master_pid: int) -> None:
-    """The life of a loader process, from the fork (signals blocked) to its exit. Does not return."""
+def load_and_fork(app: Application, generation: int, channel_fd: int, master_pid: int, shared_fd: int = -1) -> None:
+    """The life of a loader process, from the fork (signals blocked) to its exit. Does not return. ``shared_fd``: see ``Application``; -1: none."""
     code = 70
     try:
         reset_signals()
@@ -70,7 +70,7 @@ def load_and_fork(app: Application, generation: int, channel_fd: int, master_pid
         set_title(f"weego: loader gen {generation}")
         unblock_signals()
         atexit._clear()  # the master's; what the user's imports register from here on runs at the end of a worker
-        code = _Loader(app, generation, Channel(RawSocket(fileno=channel_fd)), master_pid).run()
+        code = _Loader(app, generation, Channel(RawSocket(fileno=channel_fd)), master_pid, shared_fd).run()
     finally:
         try:
             logging.shutdown()
@@ -85,8 +85,9 @@ def _only_ignore(_signum: int, _frame: FrameType | None) -> None:
 
 
 class _Loader:
-    def __init__(self, app: Application, generation: int, channel: Channel, master_pid: int) -> None:
+    def __init__(self, app: Application, generation: int, channel: Channel, master_pid: int, shared_fd: int) -> None:
         self._app = app
+        self._shared_fd = shared_fd
         self._master_pid = master_pid
         self._generation = generation
         self._channel = channel
@@ -116,7 +117,11 @@ class _Loader:
 
     def _load(self) -> Settings:
         since = time.time()
+        share = getattr(self._app, "share", None)
+        if share is not None and self._shared_fd >= 0:
+            share(self._shared_fd)
         settings = self._app.load()
+        close_quietly(self._shared_fd)
         settings = settings._replace(code=of_code(since, settings.files))
         die_with_parent(self._master_pid)  # once more: who becomes another user loses it
         places = [resolve(listen) for listen in (*settings.listen, *settings.doors.values())]

@@ -66,7 +66,7 @@ class Loaders:
             os.umask(self._master.umask)  # not the current generation's
             from prefork.loader import load_and_fork
 
-            load_and_fork(self._master.app, number, theirs.fileno(), master_pid)
+            load_and_fork(self._master.app, number, theirs.fileno(), master_pid, self._master.shared_fd)
         finally:
             _exit(EX_SOFTWARE)
 

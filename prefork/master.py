@@ -28,8 +28,10 @@ from prefork.loop import Loop
 from prefork.memory import Memory
 from prefork.primitives import (
     become_subreaper,
+    close_quietly,
     getpid,
     give_memory_back,
+    memfd_create,
     monotonic,
     raise_file_limit,
     set_title,
@@ -117,6 +119,8 @@ class Master:
         self.systemd: Notifier
         self.umask = 0
         """As it was started with."""
+        self.shared_fd = -1
+        """Memory of the application's that outlives its generations (``Application``); nothing is ever read from it here."""
         self.family: Family
         self.watch: Watch
         self.board: Scoreboard
@@ -137,6 +141,8 @@ class Master:
         raise_file_limit()
         set_title("weego: master")
         self.board = Scoreboard.attach(legacy["board"]) if legacy else Scoreboard.create()
+        self.shared_fd = legacy["shared"] if legacy and "shared" in legacy else memfd_create("weego-shared", os.MFD_CLOEXEC)
+        os.set_inheritable(self.shared_fd, False)
         try:
             self.loop.on_signals(
                 {
@@ -170,6 +176,7 @@ class Master:
             if self.pidfile is not None:
                 self.pidfile.close()
             self.board.close()
+            close_quietly(self.shared_fd)
         log.info("weego has stopped, exit code %d", self.exit_code)
         return self.exit_code
 

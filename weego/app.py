@@ -68,7 +68,12 @@ class App:
         self.config: Config | None = None
         self.classes: list[type[Any]] = []
         self.memory: Memory | None = None
+        self._shared_fd: int | None = None
         self.tls: list[ServerTLS | None] = []
+
+    def share(self, fd: int) -> None:
+        """Where counts go that outlive a generation."""
+        self._shared_fd = fd
 
     def load(self) -> Settings:
         """Read the configuration and import the services. LoadError names the mistake in one line."""
@@ -144,7 +149,8 @@ class App:
         except UsageError as error:
             title = ".".join(place[:-1])
             raise LoadError(f"{configuration.locate(self.conf, *place)}: [{title}] {place[-1]}: {error}") from None
-        memory = Memory.shared()
+        # Breakers, rates and budgets are facts of other servers and of the load, not of this generation: they live as long as the master.
+        memory = Memory.shared() if self._shared_fd is None else Memory.behind(self._shared_fd)
         remember(known_of(config, memory))
         return memory
 

@@ -76,6 +76,36 @@ def test_a_limit_counts_over_all_workers(tmp_path: Path, workers: int) -> None:
         until(lambda: metric(server, "weego_refused_requests_total") == 60, "the refusals in the metrics")
 
 
+def test_what_was_counted_outlives_reloads_dead_loaders_and_upgrades(tmp_path: Path) -> None:
+    app = App(tmp_path)
+    more = '[[governance.limit]]\nname = "all"\nrate = 0.001\nburst = 3\nmethod = "echo"\n'
+    with app.serve(workers=2, more=more, allow=["the loader was killed", "SIGKILL"]) as server:
+
+        def is_refused() -> bool:
+            with Wire(server.address) as wire:
+                return wire.call("echo", (1, STRING, "x")).kind != REPLY
+
+        assert [is_refused() for _ in range(5)] == [False] * 3 + [True] * 2
+        app.write_version(2)
+        server.reload_ok()
+        assert [is_refused() for _ in range(4)] == [True] * 4
+        loader = next(pid for pid, title in server.remember().items() if "loader" in title)
+        os.kill(loader, signal.SIGKILL)
+        server.wait_for("takes over")
+        for pid in server.workers():
+            os.kill(pid, signal.SIGKILL)
+            until(lambda pid=pid: len(server.workers()) == 2 and pid not in server.workers(), "its replacement")  # type: ignore[misc]
+        assert [is_refused() for _ in range(4)] == [True] * 4
+        server.signal(signal.SIGUSR2)
+        server.wait_for("upgraded from weego")
+        server.reload_ok()
+        assert [is_refused() for _ in range(4)] == [True] * 4
+        # Another limit under the same name is not held up by what the old one had promised.
+        app.write_conf(workers=2, more=more.replace("0.001", "1000"))
+        server.reload_ok()
+        until(lambda: not is_refused(), "a call to be let through")  # it would take a thousand seconds otherwise
+
+
 @pytest.mark.parametrize("trouble", ["none", "kill", "fail"])
 def test_the_shop(trouble: str) -> None:
     command = [sys.executable, str(ROOT / "examples/shop/run.py"), "--seconds", "7", "--rate", "20", "--trouble", trouble]

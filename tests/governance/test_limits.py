@@ -7,6 +7,7 @@ import signal
 
 import pytest
 
+from governance.cells import Cells
 from governance.limits import Concurrency, Rate, Seats
 from governance.memory import Memory
 from tests.governance.clock import Clock
@@ -40,6 +41,16 @@ def test_the_usual_burst_is_a_tenth_of_a_second() -> None:
     assert not Rate(0).take()
     with pytest.raises(ValueError, match="0 or more"):
         Rate(-1)
+
+
+def test_a_higher_rate_need_not_wait_for_what_the_lower_one_has_promised() -> None:
+    cells, clock = Cells(count=1), Clock()
+    slow = Rate(0.001, 3, cells=cells, clock=clock)
+    assert [slow.take() for _ in range(4)] == [True] * 3 + [False]
+    fast = Rate(100, 2, cells=cells, clock=clock)
+    assert not fast.take()
+    clock.pass_(0.01)
+    assert [fast.take() for _ in range(2)] == [True, False]
 
 
 def test_processes_share_a_rate() -> None:
@@ -108,6 +119,15 @@ def test_a_seat_of_the_dead_is_taken_over_empty() -> None:
     seats.forget()
     assert seats.take_seat() == 0
     assert limit.current == 0
+
+
+def test_only_seats_that_were_taken_are_looked_at() -> None:
+    memory = Memory.shared()
+    taken = memory.find("concurrency", "c")
+    limit = Concurrency(5, seats=memory.seats, cells=taken)
+    taken.store(7, 3)  # a seat that nobody ever took
+    assert limit.enter()
+    assert limit.current == 1
 
 
 def test_more_processes_than_seats() -> None:

@@ -54,6 +54,25 @@ def page(s):
     return dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
 
 
+def test_what_the_application_shares_outlives_generations_loaders_and_masters(server):
+    with server() as s:
+
+        def loaders():
+            with s.connect() as client:
+                return int(client.call(b"loaders"))
+
+        assert loaders() == 1
+        s.reload()
+        assert loaders() == 2
+        (loader,) = s.children("loader")
+        os.kill(loader, signal.SIGKILL)
+        s.wait_log("takes over, generation 2")
+        assert loaders() == 3, "seen by workers that were there before, too"
+        assert s.upgrade()["ok"]
+        s.reload()
+        assert loaders() == 4
+
+
 NEW_VERSION = ("tests/prefork/echo_app.py", 'version="test"', 'version="newer"')
 
 
