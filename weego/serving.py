@@ -279,6 +279,10 @@ class Serving:
             connection.watch_idle = True
             self._done.clear()
 
+    def is_taken_by_others(self, head: bytes) -> bool:
+        """Whether a protocol of the user's may take a connection that begins so."""
+        return any(each.matches(head) is not False for each in self.detectors if isinstance(each, _UserDetector))
+
     def _may_accept(self) -> bool:
         if len(self.dispatcher.connections) >= self.max_connections:
             return False

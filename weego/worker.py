@@ -38,6 +38,7 @@ from prefork.closing import turn_away
 from prefork.handover import MAX_HANDOVER_BYTES
 from weego import log as log_files
 from weego.announce import Announcer
+from weego.selfcall import call_self
 from weego.serving import Serving
 
 if TYPE_CHECKING:
@@ -92,6 +93,7 @@ class Body:
         beat = self._hub.loop.timer(BEAT, BEAT)
         beat.start(self._beat)
         try:
+            call_self(self._serving, self._worker.settings.boot_timeout / 2)
             self._worker.ready()
             self._left.wait()
             if not self._serving.wait_drained(self._deadline):
