@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from prefork import Ready, Worker
     from weego.announce import Announcer
     from weego.config import Config, ListenTls
-    from weego.serving import Serving, ServingLimits
+    from weego.serving import GrpcOptions, Serving, ServingLimits
 
 __all__ = ["App", "check", "run_master"]
 
@@ -42,6 +42,10 @@ LOG_KEYS: Final = ("level", "format", "access", "file", "access_file")
 WAYS: Final = {
     "admin": "hot",
     "governance": "hot",
+    "grpc.keepalive_time": "hot",
+    "grpc.keepalive_timeout": "hot",
+    "grpc.max_message": "hot",
+    "grpc.max_streams": "hot",
     "limits": "hot",
     "listen": "listeners",
     "log.level": "hot",
@@ -192,7 +196,7 @@ class App:
         from weego import log
         from weego.governed_config import ServerGovernance
         from weego.reflection import reflection
-        from weego.serving import GrpcOptions, Serving
+        from weego.serving import Serving
         from weego.validation import validate_arguments
         from weego.worker import Body
 
@@ -213,15 +217,7 @@ class App:
             idle=governance.shedder.idle if governance.shedder else None,
             limits=serving_limits(config),
             fallback=next((made for made, wanted in zip(services, config.service, strict=True) if wanted.fallback), None),
-            grpc=GrpcOptions(
-                max_message=int(config.grpc.max_message),
-                max_streams=config.grpc.max_streams,
-                keepalive_time=float(config.grpc.keepalive_time),
-                keepalive_timeout=float(config.grpc.keepalive_timeout),
-                health=config.grpc.health,
-                reflection=config.grpc.reflection,
-                web_origins=None if config.grpc.web_origins == "*" else tuple(config.grpc.web_origins.split()),
-            ),
+            grpc=grpc_options(config),
             access=log.access_log() if config.log.access else None,
             may_accept=lambda: body is not None and body.may_accept(),
         )
@@ -246,9 +242,25 @@ class App:
 
         self.config = configuration.from_plain(dict(settings.config))
         log.set_level(self.config.log.level)
-        serving.follow(serving_limits(self.config))
+        serving.follow(serving_limits(self.config), grpc_options(self.config))
         if self.memory is not None:  # counters go on under the names of their limits
             serving.govern(ServerGovernance(self.config.governance, self.memory).middleware)
+
+
+def grpc_options(config: Config) -> GrpcOptions:
+    """What a configuration says of gRPC."""
+    from weego.serving import GrpcOptions
+
+    grpc = config.grpc
+    return GrpcOptions(
+        max_message=int(grpc.max_message),
+        max_streams=grpc.max_streams,
+        keepalive_time=float(grpc.keepalive_time),
+        keepalive_timeout=float(grpc.keepalive_timeout),
+        health=grpc.health,
+        reflection=grpc.reflection,
+        web_origins=None if grpc.web_origins == "*" else tuple(grpc.web_origins.split()),
+    )
 
 
 def serving_limits(config: Config) -> ServingLimits:

@@ -355,10 +355,7 @@ cdef class GrpcFront(Front):
         self.routes = {}
         self.short = {}
         self.abuse = {}
-        self.max_message = max_message
-        self.max_streams = max_streams
-        self.keepalive_time = keepalive_time
-        self.keepalive_timeout = keepalive_timeout
+        self.follow(max_message, max_streams, keepalive_time, keepalive_timeout)
         self.origins = None if origins is None else frozenset([each.encode() for each in origins])
         for route in routes:
             self.add(route)
@@ -368,6 +365,13 @@ cdef class GrpcFront(Front):
         service, _, method = route.path[1:].rpartition(b"/")
         self.routes[route.path] = route
         self.short.setdefault(service.rpartition(b".")[2] + b"/" + method, route)
+
+    def follow(self, Py_ssize_t max_message, Py_ssize_t max_streams, double keepalive_time, double keepalive_timeout):
+        """Keep to these from now on; `max_streams` on connections to come, for the peers of the others were told what they may."""
+        self.max_message = max_message
+        self.max_streams = max_streams
+        self.keepalive_time = keepalive_time
+        self.keepalive_timeout = keepalive_timeout
 
     cdef Protocol new_protocol(self):
         cdef GrpcServerConnection p = GrpcServerConnection(False, max_streams=self.max_streams)

@@ -174,11 +174,13 @@ class Serving:
             self.detectors.append(StreamDetector("ttheader-streaming", self.streams))
         self.detectors.append(Detector("thrift", self._thrift))
         self.grpc: GrpcFront | None = None
+        self._grpc_web: GrpcFront | None = None
+        self._grpc_options = grpc or GrpcOptions()
         self.health: Health | None = None
         self._build_grpc = partial(build_grpc, services, middleware, timeout=self.limits.call_timeout)
         routes_of_grpc = self._build_grpc(govern=govern)
         if routes_of_grpc:
-            self._serve_grpc(routes_of_grpc, grpc or GrpcOptions())
+            self._serve_grpc(routes_of_grpc, self._grpc_options)
         self.dispatcher.entrance = DetectFront(self.dispatcher, self.detectors)
         self.accepted = 0
         self.follow(self.limits)
@@ -189,9 +191,15 @@ class Serving:
         self._give: Callable[[Connection], bool] | None = None
         self._looks: dict[Connection, int] = {}
 
-    def follow(self, limits: ServingLimits) -> None:
-        """Keep to other limits from now on: those in time at once, those of a message's size on connections to come. The time limit of calls stays."""
+    def follow(self, limits: ServingLimits, grpc: GrpcOptions | None = None) -> None:
+        """Keep to other limits from now on: those in time at once, those of a message's size on connections to come. The time limit of calls stays,
+        and of `grpc` what is no limit.
+        """
         self.limits = limits
+        self._grpc_options = options = grpc or self._grpc_options
+        for front, keepalive_time in ((self.grpc, options.keepalive_time), (self._grpc_web, 0.0)):
+            if front is not None:
+                front.follow(min(limits.max_message, options.max_message), options.max_streams, keepalive_time, options.keepalive_timeout)
         times = (limits.idle_timeout, limits.frame_timeout, limits.write_timeout)
         shortest = min((seconds for seconds in times if seconds), default=SWEEP_MOST * 4)
         # The loop is the hub's: another server may have asked for more frequent looks.
@@ -216,9 +224,10 @@ class Serving:
             keepalive_timeout=options.keepalive_timeout,
             origins=options.web_origins,
         )
+        self._grpc_web = WebFront(self.dispatcher, self.grpc)
         self.detectors[:0] = [
             PrefixDetector("http2", self.grpc, HTTP2_PREFACE),
-            PrefixDetector("http1", WebFront(self.dispatcher, self.grpc), *HTTP1_METHODS),
+            PrefixDetector("http1", self._grpc_web, *HTTP1_METHODS),
         ]
         names = {route.path[1:].rpartition(b"/")[0].decode() for route in routes}
         own: list[Any] = []

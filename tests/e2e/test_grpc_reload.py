@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,31 @@ def test_ctl_drain_says_goodbye_to_who_is_there_and_serves_who_comes(both: App) 
             assert not other.protocol.peer_leaving
             ctl("resume")
             assert serving(other) == worker == server.worker()
+
+
+def test_limits_of_grpc_without_new_workers_and_clients_with_them(both: App) -> None:
+    def ctl(*command: str) -> str:
+        return run([sys.executable, str(ROOT / "bin" / "weego"), "ctl", "--conf", str(both.conf), *command])[1]
+
+    control = 'control = "weego.sock"'
+    time.sleep(0.6)  # younger files are not trusted to be what was read
+    with both.serve(more=BOTH, server=control) as server, GrpcWire(server.address) as wire:
+        worker = serving(wire)
+        assert wire.call("Say", Request(message="x" * 5000))[0] == 0
+        both.write_conf(more=BOTH + '[grpc]\nmax_message = "2KiB"\nkeepalive_time = "1h"\n', server=control)
+        diff = ctl("reload", "--diff")
+        assert diff.count("at once") == 2
+        assert diff.splitlines()[-1] == "no new workers are needed"
+        ctl("reload", "--wait")
+        assert wire.call("Say", Request(message="x" * 5000))[0] == 8, "RESOURCE_EXHAUSTED, on the connection there was"
+        assert serving(wire) == worker == server.worker()
+        # What code has in its hands since it was imported is not changed under it.
+        more = '[registry]\nurl = "file://registry"\n[client.other]\ntarget = "tcp://127.0.0.1:1"\n[grpc]\nmax_message = "2KiB"\nreflection = false\n'
+        both.write_conf(more=BOTH + more, server=control)
+        diff = ctl("reload", "--diff")
+        for key in ("registry.url", "client.other.target", "grpc.reflection"):
+            assert next(line for line in diff.splitlines() if line.startswith(key)).endswith("  new workers"), diff
+        assert next(line for line in diff.splitlines() if line.startswith("grpc.keepalive_time")).endswith("at once"), diff
 
 
 def test_an_idle_connection_does_not_hold_up_the_end(both: App) -> None:
