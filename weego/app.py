@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from poller.tls import ServerTLS
     from prefork import Ready, Worker
     from weego.announce import Announcer
+    from weego.center import Center
     from weego.config import Config, ListenTls
     from weego.serving import GrpcOptions, Serving, ServingLimits
 
@@ -74,6 +75,7 @@ class App:
         self.memory: Memory | None = None
         self._shared_fd: int | None = None
         self.tls: list[ServerTLS | None] = []
+        self._center: Center[Config] | None = None
 
     def share(self, fd: int) -> None:
         """Where counts go that outlive a generation."""
@@ -137,15 +139,19 @@ class App:
         from codec.errors import UsageError
         from governance.memory import Memory
         from weego import config as configuration
+        from weego.center import source_of
         from weego.client import check_target
-        from weego.discovery import registry_of
+        from weego.discovery import close, registry_of
         from weego.governed_config import known_of
         from weego.settings import remember
 
         place: tuple[str, ...] = ("registry", "url")
         try:
             if config.registry is not None:
-                registry_of(config.registry.url)
+                close(registry_of(config.registry.url))
+            if config.config_center is not None:
+                place = ("config_center", "url")
+                source_of(config.config_center.url, config.server.name).close()
             for name, client in config.client.items():
                 place = ("client", name, "target")
                 if client.target is not None:
@@ -232,19 +238,50 @@ class App:
             announcer=self._announcer(config, worker),
             refused=governance.refused,
         )
-        body.run()
+        self._watch_center(config, serving)
+        try:
+            body.run()
+        finally:
+            if self._center is not None:
+                self._center.stop()
+
+    def _watch_center(self, config: Config, serving: Serving) -> None:
+        """From now on this worker's settings are as the config centre has them."""
+        if config.config_center is None:
+            return
+        from weego.center import Center, source_of
+
+        self._center = Center(
+            source_of(config.config_center.url, config.server.name),
+            config,
+            lambda fresh: self._settle(fresh, serving),
+            cache=config.config_center.cache,
+        )
+        self._center.start(float(config.config_center.wait))
 
     def _follow(self, settings: Settings, serving: Serving) -> None:
         """What `WAYS` calls hot, as far as it is a worker's affair."""
         from weego import config as configuration
         from weego import log
-        from weego.governed_config import ServerGovernance
 
         self.config = configuration.from_plain(dict(settings.config))
         log.set_level(self.config.log.level)
-        serving.follow(serving_limits(self.config), grpc_options(self.config))
+        if self._center is not None:
+            self._center.rebase(self.config)
+            self._settle(self._center.effective, serving)
+        else:
+            self._settle(self.config, serving)
+
+    def _settle(self, config: Config, serving: Serving) -> None:
+        """Go by these settings from the next call on."""
+        from weego.client import follow
+        from weego.governed_config import ServerGovernance, known_of
+
+        serving.follow(serving_limits(config), grpc_options(config))
         if self.memory is not None:  # counters go on under the names of their limits
-            serving.govern(ServerGovernance(self.config.governance, self.memory).middleware)
+            serving.govern(ServerGovernance(config.governance, self.memory).middleware)
+            if self._center is not None:
+                follow(known_of(config, self.memory))
 
 
 def grpc_options(config: Config) -> GrpcOptions:

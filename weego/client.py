@@ -22,16 +22,16 @@ from poller.address import Address, parse
 from poller.clock import monotonic
 from poller.pool import DEFAULT_IDLE_TIMEOUT, DEFAULT_MAX_IDLE, DEFAULT_MAX_IDLE_TOTAL, PoolStatistics
 from weego.channel import STREAMING, ChannelOptions, choose
-from weego.discovery import resolver_of
+from weego.discovery import close, resolver_of
 from weego.governed import Governed
-from weego.settings import SCHEME, ClientSettings, known
+from weego.settings import SCHEME, ClientSettings, Known, known, remember
 from weego.tasks import hub_of_this_thread
 from weego.transport import Channel, PoolLimits, Transport
 
 if TYPE_CHECKING:
     from poller.tls import TLS
 
-__all__ = ["Client", "governance"]
+__all__ = ["Client", "follow", "governance"]
 
 # Kitex's default (`pkg/rpcinfo`: DefaultConnTimeout 50 ms) suits one data centre; this one is seen by people on laptops too.
 DEFAULT_CONNECT_TIMEOUT: Final = 1.0
@@ -102,6 +102,8 @@ class Client:
         if getattr(type(self), "__spec__", None) is None:
             raise UsageError(f"{type(self).__name__} is no generated client; use the one that `weego gen` wrote for the service")
         settings = known().client(target) if isinstance(target, str) and target.startswith(SCHEME) else None
+        self._configured = str(target) if settings is not None and policy is None else ""
+        """The target of a client that goes by the configuration, and follows it when it changes."""
         limits = {
             "max_idle": max_idle,
             "max_idle_total": max_idle_total,
@@ -173,6 +175,18 @@ class Client:
                 error.elapsed = call.elapsed
             error.attempt = error.attempt or call.attempt
             raise
+
+    def _follow(self, fresh: Known) -> None:
+        """Go by what the configuration says now: the policy, and how long connecting may take."""
+        if not self._configured or self._governed is None:
+            return
+        try:
+            settings = fresh.client(self._configured)
+        except UsageError:
+            return  # what is known now says nothing of it
+        self._governed.follow(settings.policy)
+        if settings.connect_timeout is not None:
+            self._channel.limits = replace(self._channel.limits, connect_timeout=settings.connect_timeout)
 
     def _stream(self, spec: Any, args: tuple[Any, ...], timeout: float | None) -> Any:
         """Open a call that sends or receives more than one message; its stream, as `codec.streams` describes it."""
@@ -270,10 +284,20 @@ def governance() -> list[dict[str, Any]]:
     return [client._governed.snapshot() for client in list(_clients) if client._governed is not None]
 
 
+def follow(fresh: Known) -> None:
+    """Clients of ``service://name``, those that there are and those to come, go by this from now on; unless the program gave them a policy."""
+    remember(fresh)
+    for client in list(_clients):
+        client._follow(fresh)
+
+
 def check_target(target: str) -> None:
     """UsageError when a client could not be made for this target."""
-    if _resolver(target) is None:
+    resolver = _resolver(target)
+    if resolver is None:
         _addresses(target)
+    else:
+        close(resolver)
 
 
 def _resolver(target: object) -> Resolver | None:

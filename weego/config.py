@@ -25,7 +25,7 @@ import types
 import typing
 from dataclasses import dataclass
 from functools import cache
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 import msgspec
 
@@ -289,6 +289,14 @@ class Registry(_Table, frozen=True):
     ] = None
 
 
+class ConfigCenter(_Table, frozen=True):
+    """[config_center]: where [client.…], [governance] and limits of this service may be changed while it runs; absent: nowhere."""
+
+    url: Annotated[str, 'Where: "etcd://host:port,…".']
+    wait: Annotated[Duration, "How long a start waits for it before it goes on without.", Between(0, 60)] = Duration(2)
+    cache: Annotated[str | None, "File that keeps the last good values, for starts while it is away; absent: none."] = None
+
+
 class Limit(_Table, frozen=True):
     """[[governance.limit]]: what is refused, counted over all workers."""
 
@@ -347,6 +355,11 @@ class Method(_Table, frozen=True):
     hedges: Annotated[int | None, "Further attempts beside one that is slow.", Between(0, 2)] = None
     hedge_after: Annotated[Duration | None, "What counts as slow.", Between(0.0001, 3600)] = None
     breaker: Annotated[bool | None, "Stop calling the method while it fails."] = None
+    retry_backoff: Annotated[Duration | None, "Pause before the first of them.", Between(0, 60)] = None
+    retry_duration: Annotated[Duration | None, "No further attempt after so long.", Between(0, DAY)] = None
+    retry_error_rate: Annotated[float | None, "No retries while a larger share of attempts fails.", Share] = None
+    breaker_error_rate: Annotated[float | None, "Share of failures in 10 s that opens it.", Share] = None
+    breaker_min_sample: Annotated[int | None, "Calls in 10 s that it takes.", Between(1, 10**9)] = None
     rate: Annotated[float | None, "Calls a second that this service lets out.", Between(0, 1e9)] = None
     concurrency: Annotated[int | None, "Calls at one time that this service lets out.", Between(0, 10_000_000)] = None
 
@@ -399,6 +412,7 @@ class Client(_Table, frozen=True):
     hedge_after: Annotated[Duration, "What counts as slow.", Between(0, 3600)] = Duration(0)
     rate: Annotated[float, "Calls of each method a second that this service lets out; 0: any.", Between(0, 1e9)] = 0.0
     concurrency: Annotated[int, "Calls of each method at one time that it lets out; 0: any.", Between(0, 10_000_000)] = 0
+    drop: Annotated[float, "Share of the calls that fail at once, to relieve a service in distress.", Share] = 0.0
     metrics: Annotated[bool, "Count calls, their ends and how long they take."] = True
     method: dict[str, Method] = msgspec.field(default_factory=dict)
 
@@ -415,6 +429,7 @@ class Config(_Table, frozen=True, kw_only=True):
     log: Log = Log()
     governance: Governance = Governance()
     registry: Registry | None = None
+    config_center: ConfigCenter | None = None
     client: dict[str, Client] = msgspec.field(default_factory=dict)
 
 
@@ -423,6 +438,7 @@ class Program(_Table, frozen=True):
 
     name: Annotated[str, "What the program calls itself towards the services it calls."] = ""
     registry: Registry | None = None
+    config_center: ConfigCenter | None = None
     client: dict[str, Client] = msgspec.field(default_factory=dict)
 
 
@@ -453,8 +469,68 @@ def load_program(path: str) -> Program:
     return msgspec.structs.replace(
         program,
         registry=program.registry and _registry(program.registry, folder, reader),
+        config_center=program.config_center and _config_center(program.config_center, folder, reader),
         client={name: _client(name, client, program, folder, reader) for name, client in program.client.items()},
     )
+
+
+_Whole = TypeVar("_Whole", bound=Config | Program)
+
+# What a config centre may change while a service runs, each table with its type.
+OVERLAID: Final[dict[str, Any]] = {"client": Client, "governance": Governance, "limits": Limits}
+
+
+def overlay(config: _Whole, document: dict[str, Any], where: str) -> _Whole:
+    """`config` with the keys of a document in place of its own: [client.…], and of a server [governance] and [limits]. A list replaces the whole list.
+
+    Raises ConfigError, whose file is `where`.
+    """
+    reader = _Reader(where, {})
+    known = [name for name in OVERLAID if hasattr(config, name)]
+    changes: dict[str, Any] = {}
+    for name, given in document.items():
+        if name not in known:
+            raise reader.error((name,), f"this table cannot come from a config centre; those that can are {', '.join(known)}")
+        if not isinstance(given, dict):
+            raise reader.error((name,), "expected a table")
+        own = getattr(config, name)
+        if name == "client":
+            changes[name] = dict(own)
+            for service, each in given.items():
+                base = own.get(service, Client())
+                made: Client = reader.table(Client, _without_none(_merged(plain_table(base), each)), (name, service))
+                if made.target != base.target:
+                    raise reader.error((name, service, "target"), "the target of a client cannot change while it runs")
+                _check_hedges(service, made, reader)
+                changes[name][service] = made
+        else:
+            changes[name] = reader.table(OVERLAID[name], _without_none(_merged(plain_table(own), given)), (name,))
+    fresh = msgspec.structs.replace(config, **changes)
+    if isinstance(fresh, Config):
+        _check_governance(fresh, reader)
+    return fresh
+
+
+def plain_table(table: _Table) -> dict[str, Any]:
+    """A table as its document would have it."""
+    plain: dict[str, Any] = msgspec.to_builtins(table, enc_hook=lambda value: value.__class__.__base__(value))
+    return plain
+
+
+def _without_none(value: Any) -> Any:
+    """Without what is absent: None, and lists of nothing."""
+    if isinstance(value, dict):
+        return {name: _without_none(each) for name, each in value.items() if each is not None and each not in ([], ())}
+    if isinstance(value, list | tuple):
+        return [_without_none(each) for each in value]
+    return value
+
+
+def _merged(base: Any, over: Any) -> Any:
+    """Tables into each other, key by key; anything else as it stands in `over`."""
+    if not isinstance(base, dict) or not isinstance(over, dict):
+        return over
+    return {**base, **{name: _merged(base.get(name), each) for name, each in over.items()}}
 
 
 def locate(path: str, *keys: str | int) -> str:
@@ -739,6 +815,7 @@ def _complete(config: Config, reader: _Reader) -> Config:
         admin=admin,
         log=log,
         registry=config.registry and _registry(config.registry, app_dir, reader),
+        config_center=config.config_center and _config_center(config.config_center, app_dir, reader),
         client={name: _client(name, client, config, app_dir, reader) for name, client in config.client.items()},
     )
 
@@ -768,16 +845,27 @@ def _registry(registry: Registry, app_dir: str, reader: _Reader) -> Registry:
     return msgspec.structs.replace(registry, url=_url(registry.url, app_dir))
 
 
+def _config_center(center: ConfigCenter, app_dir: str, reader: _Reader) -> ConfigCenter:
+    if not _SCHEME.match(center.url):
+        raise reader.error(("config_center", "url"), f'{_shown(center.url)} is not of the form "etcd://host:port"')
+    cache = _path(center.cache, app_dir, reader, ("config_center", "cache"))
+    return msgspec.structs.replace(center, url=_url(center.url, app_dir), cache=cache)
+
+
 def _client(name: str, client: Client, config: Config | Program, app_dir: str, reader: _Reader) -> Client:
     if client.target is None and config.registry is None:
         raise reader.error(("client", name, "target"), "nobody says where it is: give a target here, or a [registry]")
+    _check_hedges(name, client, reader)
+    return msgspec.structs.replace(client, target=client.target and _url(client.target, app_dir))
+
+
+def _check_hedges(name: str, client: Client, reader: _Reader) -> None:
     unsure: list[tuple[tomlmap.Path, int, Duration]] = [(("client", name, "hedges"), client.hedges, client.hedge_after)]
     for key, method in client.method.items():
         unsure.append((("client", name, "method", key, "hedges"), method.hedges or 0, method.hedge_after or client.hedge_after))
     for path, hedges, after in unsure:
         if hedges and not after:
             raise reader.error(path, "hedges need hedge_after, the time after which an attempt counts as slow")
-    return msgspec.structs.replace(client, target=client.target and _url(client.target, app_dir))
 
 
 def _url(url: str, app_dir: str) -> str:

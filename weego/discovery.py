@@ -23,7 +23,7 @@ from governance.file_registry import FileRegistry, FileResolver
 from governance.instance import DEFAULT_WEIGHT, Instance
 from weego.tasks import hub_of_this_thread
 
-__all__ = ["DnsResolver", "is_registry_url", "register_registry", "register_scheme", "registry_of", "resolver_of"]
+__all__ = ["DnsResolver", "close", "is_registry_url", "register_registry", "register_scheme", "registry_of", "resolver_of"]
 
 # A name's addresses change when somebody deploys; resolvers below us cache by the records' TTL (seconds).
 DNS_INTERVAL: Final = 5.0
@@ -100,6 +100,13 @@ def registry_of(url: str) -> Registry:
     if scheme not in _registries:
         raise UsageError(f"{url}: unknown kind of registry; known are {', '.join(f'{name}://' for name in sorted(_registries))}")
     return _registries[scheme](url)
+
+
+def close(it: Resolver | Registry) -> None:
+    """Its user is done with a resolver or a registry."""
+    end = getattr(it, "close", None)
+    if end is not None:
+        end()
 
 
 def is_registry_url(url: str) -> bool:

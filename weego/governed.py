@@ -47,6 +47,8 @@ _MAKERS: dict[str, Callable[[], Balancer]] = {
     "consistent_hash": lambda: ConsistentHash(lambda call: call.key or ""),
 }
 assert tuple(_MAKERS) == BALANCERS
+# What of a policy the balancer is made of.
+_OF_BALANCER = ("balancer", "hash_key", "ejection", "zone", "tag", "slow_start")
 
 
 def make_balancer(policy: ClientPolicy, on_change: Callable[[Instance, str], object] | None = None) -> Balancer:
@@ -95,19 +97,40 @@ class Governed:
         self.memory = memory or Memory()
         self.balancer = make_balancer(policy, self._ejection_changed)
         self.directory = Directory(service, resolver, self.balancer, on_change=self._instances_changed)
-        wanted = policy.instance_breaker
-        self.attempts = Attempts(
-            self.directory,
-            self.balancer,
-            carry,
-            breaker_of=None if wanted is None else lambda address: self._breaker(f"{service} {address}", wanted),
-        )
+        self._carry = carry
+        self.attempts = self._make_attempts()
         self.budget = Budget(policy.budget.ratio, policy.budget.per_second, cells=self.memory.find("budget", service))
         self.breakers: dict[str, Breaker] = {}
         self.meters: dict[str, Meter] = {}
         self.limits: dict[str, Limits] = {}
         self._middleware = tuple(middleware)
         self._handlers: dict[MethodSpec, Handler] = {}
+
+    def _make_attempts(self) -> Attempts:
+        wanted = self.policy.instance_breaker
+        return Attempts(
+            self.directory,
+            self.balancer,
+            self._carry,
+            breaker_of=None if wanted is None else lambda address: self._breaker(f"{self.service} {address}", wanted),
+        )
+
+    def follow(self, policy: ClientPolicy) -> None:
+        """Go by another policy from the next call on; calls under way keep theirs. Counts go on: they lie in the memory under their names."""
+        before, self.policy = self.policy, policy
+        if policy == before:
+            return
+        if any(getattr(policy, name) != getattr(before, name) for name in _OF_BALANCER):
+            fresh = make_balancer(policy, self._ejection_changed)
+            fresh.update(self.directory.instances)
+            self.balancer = self.directory.balancer = fresh
+        if policy.budget != before.budget:
+            cells = self.memory.find("budget", self.service)
+            self.budget = Budget(policy.budget.ratio, policy.budget.per_second, cells=cells)
+        self.attempts = self._make_attempts()
+        for each in (self.breakers, self.limits):
+            each.clear()
+        self._handlers = {}
 
     def handle(self, call: Call, args: tuple[Any, ...]) -> Any:
         """Make the call, with everything its method's policy has."""

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import msgspec
+
 from codec.errors import Code
 from governance.acl import Rule
 from governance.backoff import Exponential, none
@@ -18,6 +20,8 @@ from governance.retry import RetryPolicy
 from governance.shedder import Shedder
 from governance.stack import server_middleware
 from weego import config as configuration
+from weego.center import Center, source_of
+from weego.client import follow
 from weego.settings import ClientSettings, Known, remember
 from weego.tasks import sleep
 
@@ -26,13 +30,27 @@ __all__ = ["ServerGovernance", "configure", "known_of"]
 # A pause is at most so many times the first one.
 MOST_BACKOFF = 32
 
+# What the last `configure` made of [config_center].
+_center: Center[configuration.Program] | None = None
+
 
 def configure(path: str) -> None:
     """Clients of ``service://name`` that are made from now on go by the TOML file at `path`: its [client.…] tables and [registry].
 
+    With a [config_center], what that says of [client.…] is in force as long as the program runs, for clients that were made before too.
     For programs that are no servers of `weego-master`, whose workers have done it already. Raises `weego.config.ConfigError`.
     """
-    remember(known_of(configuration.load_program(path), Memory()))
+    global _center
+    program = configuration.load_program(path)
+    memory = Memory()
+    remember(known_of(program, memory))
+    before, _center = _center, None
+    if before is not None:
+        before.stop()
+    if program.config_center is not None:
+        source = source_of(program.config_center.url, program.name)
+        _center = Center(source, program, lambda fresh: follow(known_of(fresh, memory)), cache=program.config_center.cache)
+        _center.start(float(program.config_center.wait))
 
 
 def known_of(config: configuration.Config | configuration.Program, memory: Memory) -> Known:
@@ -51,20 +69,17 @@ def client_settings(service: str, table: configuration.Client, caller: str) -> C
     default = Policy(
         timeout=None if table.timeout is None else float(table.timeout),
         attempt_timeout=float(table.attempt_timeout),
-        breaker=BreakerPolicy(table.breaker_error_rate, table.breaker_min_sample, cooling=float(table.breaker_cooling))
-        if table.breaker
-        else None,
+        breaker=_breaker(table) if table.breaker else None,
         retry=_retry(table.retries, table.hedges, float(table.hedge_after), table),
         limits=_limits(f"client {service}", table.rate, table.concurrency),
+        faults=(Fault(table.drop, 0.0, Code.RESOURCE_EXHAUSTED),) if table.drop else (),
         metrics=table.metrics,
     )
     policy = ClientPolicy(
         default=default,
         methods={name: _method(service, name, method, default, table) for name, method in table.method.items()},
         balancer=table.balancer,
-        instance_breaker=BreakerPolicy(table.breaker_error_rate, table.breaker_min_sample, cooling=float(table.breaker_cooling))
-        if table.instance_breaker
-        else None,
+        instance_breaker=_breaker(table) if table.instance_breaker else None,
         ejection=EjectionPolicy(table.ejection_failures, float(table.ejection_time)) if table.ejection else None,
         budget=BudgetPolicy(table.retry_budget),
         zone=table.zone,
@@ -83,17 +98,28 @@ def client_settings(service: str, table: configuration.Client, caller: str) -> C
     )
 
 
-def _retry(retries: int, hedges: int, hedge_after: float, table: configuration.Client) -> RetryPolicy | None:
+_PACE = ("retry_backoff", "retry_duration", "retry_error_rate")
+
+
+def _retry(retries: int, hedges: int, hedge_after: float, table: configuration.Client | configuration.Method) -> RetryPolicy | None:
     if not retries and not hedges:
         return None
-    base = float(table.retry_backoff)
+    base = float(table.retry_backoff or 0)
     return RetryPolicy(
         retries=retries,
         hedges=hedges,
         hedge_after=hedge_after,
         backoff=Exponential(base, base * MOST_BACKOFF) if base else none,
-        duration=float(table.retry_duration),
-        error_rate=table.retry_error_rate,
+        duration=float(table.retry_duration or 0),
+        error_rate=table.retry_error_rate or 0.0,
+    )
+
+
+def _breaker(client: configuration.Client, error_rate: float | None = None, min_sample: int | None = None) -> BreakerPolicy:
+    return BreakerPolicy(
+        client.breaker_error_rate if error_rate is None else error_rate,
+        client.breaker_min_sample if min_sample is None else min_sample,
+        cooling=float(client.breaker_cooling),
     )
 
 
@@ -113,11 +139,13 @@ def _method(service: str, name: str, table: configuration.Method, default: Polic
             given(table.retries, client.retries),
             given(table.hedges, client.hedges),
             float(given(table.hedge_after, client.hedge_after)),
-            client,
+            msgspec.structs.replace(table, **{each: given(getattr(table, each), getattr(client, each)) for each in _PACE}),
         ),
     }
     if table.breaker is not None:
-        changes["breaker"] = default.breaker or BreakerPolicy() if table.breaker else None
+        changes["breaker"] = _breaker(client) if table.breaker else None
+    if changes.get("breaker", default.breaker) is not None:
+        changes["breaker"] = _breaker(client, table.breaker_error_rate, table.breaker_min_sample)
     if table.rate is not None or table.concurrency is not None:
         changes["limits"] = _limits(
             f"client {service}.{name}", given(table.rate, client.rate), given(table.concurrency, client.concurrency)

@@ -24,7 +24,7 @@ from poller.loop import loop_of
 from prefork.application import Listen, LoadError
 from prefork.listeners import BindError, Listener, bind, close_all, resolve
 from weego.announce import Announcer, address_of
-from weego.discovery import registry_of
+from weego.discovery import close, registry_of
 from weego.governed_config import ServerGovernance
 from weego.log import access_log as configured_access_log
 from weego.serving import GrpcOptions, Serving, ServingLimits, StreamOptions
@@ -251,8 +251,8 @@ class Server:
         try:
             if self._announcer is not None:
                 self._announcer.withdraw()
-            if self._owns_registry and (close := getattr(self._registry, "close", None)) is not None:
-                close()
+            if self._owns_registry and self._registry is not None:
+                close(self._registry)
             self._serving.stop_accepting(drain_queue=range(len(self._listeners)))
             close_all(self._listeners)
             self._serving.drain()

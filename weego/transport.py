@@ -87,6 +87,8 @@ class Transport(Protocol):
 class Channel(Protocol):
     """The protocol of one client."""
 
+    limits: PoolLimits
+
     def with_hub(self, hub: Any) -> Transport:
         """A transport that waits with this gevent hub. It belongs to the hub's thread."""
 

@@ -135,16 +135,43 @@ def stats(find: Callable[[], str], as_json: bool) -> None:
 
 @ctl.command()
 @_AS_JSON
+@click.option("--center", "with_center", is_flag=True, help="With what the config centre says now; asked from here, as the workers do.")
 @click.pass_obj
-def config(find: Callable[[], str], as_json: bool) -> None:
+def config(find: Callable[[], str], as_json: bool, with_center: bool) -> None:
     """The configuration in force, defaults included, as a file that would lead to it."""
     from weego import config as configuration
 
     answer = _ask(find(), {"do": "config"})
+    refused: dict[str, str] = {}
+    if with_center:
+        answer, refused = _overlaid(answer)
     if as_json:
         _print_json(answer)
     else:
+        for key, problem in refused.items():
+            click.echo(f"# config centre: the value of {key} is refused: {problem}")
         click.echo(configuration.dump(configuration.from_plain(answer)), nl=False)
+
+
+def _overlaid(plain: Any) -> tuple[Any, dict[str, str]]:
+    """A configuration with the config centre's values over it, and which of them are refused, and why."""
+    from codec.errors import UsageError
+    from governance.discovery import DiscoveryError
+    from weego import config as configuration
+    from weego.center import Center, source_of
+
+    whole = configuration.from_plain(plain)
+    if whole.config_center is None:
+        _fail("this server has no [config_center]", EX_CONFIG)
+    try:
+        source = source_of(whole.config_center.url, whole.server.name)
+        values = source.list()
+    except (UsageError, DiscoveryError) as error:
+        _fail(f"the config centre cannot be read: {error}", EX_UNAVAILABLE)
+    source.close()
+    center = Center(source, whole, lambda _: None)
+    center.take(values)
+    return configuration.to_plain(center.effective), center.problems
 
 
 @ctl.command()
