@@ -64,6 +64,7 @@ def _grpc(options: ChannelOptions) -> Channel:
         wait_for_ready=options.wait_for_ready,
         keepalive_time=options.keepalive_time,
         keepalive_timeout=options.keepalive_timeout,
+        caller=options.caller,
     )
 
 

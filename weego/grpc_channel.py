@@ -1,7 +1,7 @@
 """gRPC as a client's protocol: which connections there are, and which of them a call goes over.
 
-With a hub, a few connections carry all calls: a further one is made only when those there are have as many streams as their peer allows, and when
-there are `max_idle` of them, calls wait for a stream to end. In threads each call has a connection of a pool to itself. A call that its peer
+A few connections carry all calls: a further one is made only when those there are have as many streams as their peer allows, and when
+there are `max_idle` of them, calls wait for a stream to end. A thread with a hub has its own, all other threads share theirs. A call that its peer
 never looked at is repeated on another connection at once.
 """
 
@@ -24,9 +24,11 @@ from poller.address import Address
 from poller.clock import monotonic
 from poller.dialer import connect_blocking, connect_with_hub, secure_blocking, secure_with_hub
 from poller.loop import Loop, loop_of
-from poller.pool import Pool, PoolStatistics
+from poller.pool import PoolStatistics
 from weego.exchange import IN_THE_LOOP
-from weego.grpc_client import BlockingLink, GrpcMethod, HubLink, Link
+from weego.grpc_blocking import BlockingLink
+from weego.grpc_client import Crowded, GrpcMethod, Link
+from weego.grpc_hub import HubLink
 from weego.transport import PoolLimits, in_hub_thread
 
 __all__ = ["GrpcChannel"]
@@ -53,6 +55,7 @@ class GrpcChannel:
         wait_for_ready: bool = False,
         keepalive_time: float = 0.0,
         keepalive_timeout: float = 20.0,
+        caller: str = "",
     ) -> None:
         self.spec = spec
         self.limits = limits
@@ -60,6 +63,7 @@ class GrpcChannel:
         self.wait_for_ready = wait_for_ready
         self.keepalive_time = keepalive_time
         self.keepalive_timeout = keepalive_timeout
+        self.caller = caller
         self._authority = authority
         self._methods: dict[Any, GrpcMethod] = {}
 
@@ -125,16 +129,17 @@ class _GrpcTransport:
                 pause = min(pause * 2, _LAST_PAUSE)
                 continue
             try:
-                return self._run(link, call, method, args, compression)
+                if method.is_streaming:
+                    return link.open(call, method, args, compression)
+                return link.unary(call, method, args[0], compression)
+            except Crowded:
+                continue
             except Unavailable as error:
                 refusals += 1
                 if error.sent or refusals > _MOST_REFUSALS:
                     raise
 
-    def _link(self, address: Address, deadline: float) -> Any:
-        raise NotImplementedError
-
-    def _run(self, link: Any, call: Call, method: GrpcMethod, args: tuple[Any, ...], compression: str | None) -> Any:
+    def _link(self, address: Address, deadline: float) -> Link:
         raise NotImplementedError
 
     def _sleep(self, seconds: float) -> None:
@@ -153,11 +158,6 @@ class GrpcHubTransport(_GrpcTransport):
         self._news: dict[str, Any] = {}  # gevent Events: set when calls that wait for a stream should look again
         self._pruner: Any = None
         self._reused = self._dead = self._timed_out = 0
-
-    def _run(self, link: HubLink, call: Call, method: GrpcMethod, args: tuple[Any, ...], compression: str | None) -> Any:
-        if method.client_streaming or method.server_streaming:
-            return link.open(call, method, args, compression)
-        return link.unary(call, method, args[0], compression)
 
     def _link(self, address: Address, deadline: float) -> HubLink:
         if getcurrent() is self.hub:
@@ -197,6 +197,7 @@ class GrpcHubTransport(_GrpcTransport):
                     session=session,
                     keepalive_time=self._channel.keepalive_time,
                     keepalive_timeout=self._channel.keepalive_timeout,
+                    caller=self._channel.caller,
                     on_change=self._changed,
                 )
             except BaseException:
@@ -290,15 +291,70 @@ class GrpcBlockingTransport(_GrpcTransport):
 
     def __init__(self, channel: GrpcChannel) -> None:
         super().__init__(channel)
-        self._lock = threading.Lock()
-        self._pool: Pool[BlockingLink] = channel.limits.pool()
+        # Over what follows. Whoever only looks for a connection does so without: the lists are never changed, but replaced.
+        self._news = threading.Condition()
+        self._links: dict[str, list[BlockingLink]] = {}
+        self._dialing: dict[str, int] = {}
         self._all: weakref.WeakSet[BlockingLink] = weakref.WeakSet()
+        self._reused = self._dead = self._timed_out = 0
 
     def _link(self, address: Address, deadline: float) -> BlockingLink:
-        with self._lock:
-            link = self._pool.take(address.text)
-        if link is not None:
-            return link
+        found = self._best(address.text)
+        return self._another(address, deadline) if found is None else found
+
+    def _best(self, text: str) -> BlockingLink | None:
+        """The connection with the fewest calls on which another may begin."""
+        best: BlockingLink | None = None
+        for link in self._links.get(text, ()):
+            if link.can_open and (best is None or link.streams < best.streams):
+                best = link
+        if best is None:
+            return None
+        if not best.streams and monotonic() - best.last_used > self._channel.limits.idle_timeout:
+            self._forget(best)
+            self._timed_out += 1
+            best.close_soon()
+            return self._best(text)
+        self._reused += 1
+        return best
+
+    def _another(self, address: Address, deadline: float) -> BlockingLink:
+        """A new connection, if there may be one; else wait until a call may begin on one of those there are."""
+        text = address.text
+        with self._news:
+            while True:
+                for link in self._links.get(text, ()):
+                    if link.is_leaving:
+                        self._forget(link)
+                        self._dead += 1
+                    else:
+                        link.wants_change = True  # before one looks, or what changes now is missed
+                found = self._best(text)
+                if found is not None:
+                    return found
+                links, dialing = self._links.get(text, ()), self._dialing.get(text, 0)
+                if len(links) + dialing < self._channel.limits.max_idle and (not dialing or links):
+                    self._dialing[text] = dialing + 1
+                    break
+                if not self._news.wait(max(0.0, deadline - monotonic()) if deadline else None):
+                    raise DeadlineExceeded(f"all streams to {text} were in use until the deadline", instance=text)
+                if self._closed:
+                    raise ClosedError("the client was closed during the call")
+        made: BlockingLink | None = None
+        try:
+            made = self._dial(address, deadline)
+        finally:
+            with self._news:
+                self._dialing[text] -= 1
+                if made is not None:
+                    self._links[text] = [*self._links.get(text, ()), made]
+                self._news.notify_all()
+        if self._closed:
+            made.close()
+            raise ClosedError("the client was closed during the call")
+        return made
+
+    def _dial(self, address: Address, deadline: float) -> BlockingLink:
         limits = self._channel.limits
         until = limits.connect_deadline(deadline)
         fd = connect_blocking(address, until)
@@ -319,38 +375,26 @@ class GrpcBlockingTransport(_GrpcTransport):
             session=session,
             keepalive_time=self._channel.keepalive_time,
             keepalive_timeout=self._channel.keepalive_timeout,
+            caller=self._channel.caller,
+            on_change=self._changed,
         )
-        with self._lock:
-            self._all.add(link)
+        self._all.add(link)
         return link
 
-    def _run(self, link: BlockingLink, call: Call, method: GrpcMethod, args: tuple[Any, ...], compression: str | None) -> Any:
-        try:
-            if method.client_streaming or method.server_streaming:
-                stream = link.open(call, method, args, compression)
-                stream.on_end = self._give
-                return stream
-            result = link.unary(call, method, args[0], compression)
-        except BaseException:
-            self._give(link)
-            raise
-        self._give(link)
-        return result
+    def _forget(self, link: BlockingLink) -> None:
+        self._links[link.address] = [each for each in self._links.get(link.address, ()) if each is not link]
 
-    def _give(self, link: Link) -> None:
-        assert isinstance(link, BlockingLink)
-        if link.is_reusable and not self._closed:
-            with self._lock:
-                self._pool.give(link.address, link)
-        else:
-            link.close()
+    def _changed(self, link: BlockingLink) -> None:
+        with self._news:
+            self._news.notify_all()
 
     def _sleep(self, seconds: float) -> None:
         threading.Event().wait(seconds)
 
     def statistics(self) -> PoolStatistics:
-        """Of the pool."""
-        return self._pool.statistics()
+        """Of the connections: `idle` are those without a call, `reused` counts calls on one that was there."""
+        idle = sum(not link.streams and not link.is_leaving for links in self._links.values() for link in links)
+        return PoolStatistics(idle, self._reused, self._dead, 0, self._timed_out)
 
     def after_fork(self) -> None:
         """Without the lock: who held it is not in this process."""
@@ -361,5 +405,9 @@ class GrpcBlockingTransport(_GrpcTransport):
     def close(self) -> None:
         """Close all idle connections; those under way when their calls end."""
         self._closed = True
-        with self._lock:
-            self._pool.close()
+        with self._news:
+            links = [link for links in self._links.values() for link in links]
+            self._links = {}
+            self._news.notify_all()
+        for link in links:
+            link.close_soon()

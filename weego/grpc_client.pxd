@@ -1,15 +1,12 @@
 # cython: language_level=3
 """gRPC's side of a client."""
 
-from codec.buffer cimport ReadBuffer, WriteBuffer
 from codec.grpc cimport GrpcStream
-from codec.h2.connection cimport H2Connection, Sink
+from codec.h2.connection cimport H2Connection
 from codec.h2.hpack cimport Field
 from governance.call cimport Call
-from poller.connection cimport Connection, Receiver
-from poller.loop cimport Loop
-from poller.timers cimport Timer
-from weego.grpc_server cimport ConnectionSink, Gate
+from poller.connection cimport Receiver
+from weego.grpc_server cimport Gate
 
 
 cdef class GrpcMethod:
@@ -21,6 +18,7 @@ cdef class GrpcMethod:
     cdef object decode                   # bytes → the result
     cdef readonly bint client_streaming
     cdef readonly bint server_streaming
+    cdef readonly bint is_streaming      # … either
 
 
 cdef class GrpcClientConnection(H2Connection):
@@ -44,12 +42,13 @@ cdef class Link(Receiver):
     cdef readonly object error           # why the connection ended, once it has
     cdef Field authority
     cdef Field scheme
+    cdef Field caller                    # source-service, or None
     cdef Py_ssize_t max_message
     cdef double keepalive_time, keepalive_timeout
     cdef readonly bint is_closed
 
     cdef int prepare(self, str address, str authority, bint is_secure, Py_ssize_t max_message, double keepalive_time,
-                     double keepalive_timeout) except -1
+                     double keepalive_timeout, str caller) except -1
     cdef int enter(self) except -1
     cdef int leave(self) except -1
     cdef int push(self, double deadline) except -1
@@ -58,46 +57,6 @@ cdef class Link(Receiver):
     cdef GrpcClientStream start(self, Call call, GrpcMethod method, str compression, bytes payload, bint end)
     cdef object finish(self, GrpcClientStream s, Call call)
     cdef int abandon_call(self, GrpcClientStream s) except -1
-
-
-cdef class HubLink(Link):
-    cdef Loop loop
-    cdef readonly Connection connection
-    cdef HubSink sink
-    cdef object on_change                # told when streams ended, or the peer's settings or goodbye came
-    cdef Timer pinger
-    cdef double heard                    # when bytes came last, as the pinger saw
-    cdef double pinged                   # when the PING left that has not come back; 0: none
-    cdef long long bytes_seen
-    cdef public bint wants_change        # somebody waits for a stream to end
-
-    cdef int tell(self, GrpcClientStream s) except -1
-    cdef int changed(self) except -1
-
-
-cdef class BlockingLink(Link):
-    cdef object sock
-    cdef object session                  # of poller.tls, or None
-    cdef object condition                # over everything; its lock is reentrant
-    cdef object lock                     # its lock
-    cdef int waiting                     # threads that wait at it
-    cdef int fd                          # of `sock`; -1 when it is closed
-    cdef bint is_reading                 # a thread waits for bytes
-    cdef ReadBuffer input
-    cdef BlockingSink sink
-    cdef object __weakref__
-
-    cdef int fail(self, object error) except -1
-    cdef bint wait_for(self, short events, double deadline, double most) except -1
-
-
-cdef class HubSink(ConnectionSink):
-    cdef bint is_corked
-
-
-cdef class BlockingSink(Sink):
-    cdef WriteBuffer buffer
-    cdef bint wants_room
 
 
 cdef class GrpcCall:
@@ -111,6 +70,6 @@ cdef class GrpcCall:
     cdef double deadline
     cdef bint is_over                    # the end was told: a value, an exception, or a cancellation
     cdef object outcome                  # the error it ended with, or None
-    cdef public object on_end            # called once with the link
 
     cdef object next_message(self)
+    cdef int wait_news(self) except -1

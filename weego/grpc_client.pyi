@@ -1,12 +1,12 @@
-import _socket
 from collections.abc import Callable
 from typing import Any, Self
 
 from codec.protobuf import ProtobufMethodSpec
 from governance.call import Call
-from poller.connection import Connection, Receiver
-from poller.loop import Loop
-from poller.tls import Session
+from codec.errors import Unavailable
+from poller.connection import Receiver
+
+class Crowded(Unavailable): ...
 
 class GrpcMethod:
     """One method as a client needs it."""
@@ -17,6 +17,8 @@ class GrpcMethod:
     def client_streaming(self) -> bool: ...
     @property
     def server_streaming(self) -> bool: ...
+    @property
+    def is_streaming(self) -> bool: ...
     def __init__(self, spec: ProtobufMethodSpec, service: str, encode: Callable[[Any], bytes], decode: Callable[[bytes], Any]) -> None: ...
 
 class Link(Receiver):
@@ -37,51 +39,9 @@ class Link(Receiver):
     def unary(self, call: Call, method: GrpcMethod, argument: Any, compression: str | None = None) -> Any: ...
     def open(self, call: Call, method: GrpcMethod, args: tuple[Any, ...], compression: str | None = None) -> GrpcCall: ...
 
-class HubLink(Link):
-    """A Link whose callers wait with gevent."""
-
-    wants_change: bool
-    @property
-    def connection(self) -> Connection: ...
-    def __init__(
-        self,
-        loop: Loop,
-        fd: int,
-        address: str,
-        authority: str,
-        max_message: int,
-        *,
-        session: Session | None = None,
-        keepalive_time: float = 0,
-        keepalive_timeout: float = 20.0,
-        on_change: Callable[[HubLink], None] | None = None,
-    ) -> None: ...
-    def close(self) -> None: ...
-
-class BlockingLink(Link):
-    """A Link whose callers wait in their threads."""
-
-    def __init__(
-        self,
-        sock: _socket.socket,
-        address: str,
-        authority: str,
-        max_message: int,
-        *,
-        session: Session | None = None,
-        keepalive_time: float = 0,
-        keepalive_timeout: float = 20.0,
-    ) -> None: ...
-    def is_alive(self) -> bool: ...
-    @property
-    def is_reusable(self) -> bool: ...
-    def close(self) -> None: ...
-    def abandon(self) -> None: ...
-
 class GrpcCall:
     """A call that sends or receives more than one message; codec.streams describes it."""
 
-    on_end: Callable[[Link], None] | None
     @property
     def call(self) -> Call: ...
     @property

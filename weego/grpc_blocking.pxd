@@ -1,0 +1,67 @@
+# cython: language_level=3
+"""gRPC connections for programs that do not use gevent: any thread calls, and waits in itself."""
+
+from codec.buffer cimport ReadBuffer, WriteBuffer
+from codec.h2.connection cimport Sink
+from cpython.pythread cimport PyThread_type_lock
+from weego.grpc_client cimport GrpcClientStream, Link
+
+
+cdef class Seat:
+    """Where a thread sits while another one reads for it."""
+
+    cdef PyThread_type_lock lock         # held until it is called
+    cdef GrpcClientStream stream
+    cdef bint for_room                   # it waits to send
+    cdef bint called
+    cdef bint is_heir                    # called to read next
+
+    cdef int call(self) except -1
+    cdef int sit(self, double deadline) except -1
+    cdef int rise(self) except -1
+
+
+cdef class BlockingLink(Link):
+    cdef object sock
+    cdef object session                  # of poller.tls, or None
+    cdef PyThread_type_lock lock         # over everything here
+    cdef unsigned long owner                   # the thread that holds it, or 0
+    cdef int depth                       # how often it does: a finalizer may come in between
+    cdef int fd                          # of `sock`; -1 when it is closed
+    cdef int bell                        # an eventfd that wakes who reads, or -1
+    cdef bint is_reading                 # a thread waits for bytes, for all
+    cdef GrpcClientStream reading_for    # … on its way to this stream's news
+    cdef int polling                     # threads that wait at the socket
+    cdef bint has_heir                   # … and another one was called to do so next
+    cdef list seats                      # Seats taken
+    cdef list spare                      # Seats to take
+    cdef list orphans                    # streams that nobody can read any more, and whose peers do not know
+    cdef bint is_retiring                # to be closed when its calls are over
+    cdef ReadBuffer input
+    cdef WriteBuffer output              # what is to leave; with TLS, encrypted
+    cdef Py_ssize_t sent                 # of `output`
+    cdef BlockingSink sink
+    cdef public bint wants_change        # somebody waits for a stream to end
+    cdef object on_change                # told then
+    cdef readonly double last_used
+    cdef object __weakref__
+
+    cdef int release(self) except -1
+    cdef int regain(self, int depth) except -1
+    cdef int wait(self, GrpcClientStream s, bint for_room, double deadline) except -1
+    cdef int fetch(self, double deadline) except -1
+    cdef int hand_over(self) except -1
+    cdef int call_seats(self) except -1
+    cdef int read(self) except -1
+    cdef int try_send(self) except -1
+    cdef bint has_output(self) noexcept
+    cdef int finish_leaving(self) except -1
+    cdef int fail(self, object error) except -1
+    cdef int wait_outside(self, short events, double deadline, double most) except -1
+    cdef int wait_for(self, short events, double deadline, double most) except -1
+
+
+cdef class BlockingSink(Sink):
+    cdef WriteBuffer buffer              # of plain bytes
+    cdef BlockingLink link
+    cdef bint wants_room
