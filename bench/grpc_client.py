@@ -159,11 +159,7 @@ def ours(client: str, folder: str, port: str, ca: str) -> Measured:
 def grpcio(folder: str, port: str, ca: str) -> Measured:
     import grpc
 
-    spec = importlib.util.spec_from_file_location("grpcio_testing", GRPCIO)
-    assert spec
-    assert spec.loader
-    peer = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(peer)
+    peer = peer_of_grpcio()
     t = peer.messages(folder)
     if ca:
         channel = grpc.secure_channel(f"localhost:{port}", grpc.ssl_channel_credentials(Path(ca).read_bytes()))
@@ -177,6 +173,16 @@ def grpcio(folder: str, port: str, ca: str) -> Measured:
         return client.unary(request, timeout=30)
 
     return once, lambda: list(client.output(many)), lambda calls: in_threads(once, calls)
+
+
+def peer_of_grpcio() -> Any:
+    """tests/support/grpcio_testing.py as a module."""
+    spec = importlib.util.spec_from_file_location("grpcio_testing", GRPCIO)
+    assert spec
+    assert spec.loader
+    peer = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(peer)
+    return peer
 
 
 def repeat(action: Callable[[], object], times: int) -> None:

@@ -1,9 +1,9 @@
 from collections.abc import Callable
 from typing import Any, Self
 
+from codec.errors import Unavailable
 from codec.protobuf import ProtobufMethodSpec
 from governance.call import Call
-from codec.errors import Unavailable
 from poller.connection import Receiver
 
 class Crowded(Unavailable): ...

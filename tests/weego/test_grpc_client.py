@@ -13,6 +13,7 @@ from typing import Any
 import gevent
 import pytest
 
+import weego
 from codec.buffer import ReadBuffer
 from codec.errors import (
     Cancelled,
@@ -27,6 +28,7 @@ from codec.errors import (
 )
 from codec.grpc import GrpcConnection, GrpcStream
 from codec.h2.connection import BufferSink
+from governance import metainfo
 from tests.interop import grpc_service
 from tests.support.net import PATIENCE, Peer, served, wait_until, with_hub, without_hub
 
@@ -598,6 +600,34 @@ def test_compression(t: Any, decorate: Decorator) -> None:
                     assert len(client.unary_call(wanted).payload.body) == 314159
         with pytest.raises(UsageError, match="unknown compression 'lzma'"):
             t.TestServiceClient("tcp://127.0.0.1:1", compression="lzma")
+
+    run()
+
+
+@BOTH
+def test_metainfo_goes_along_and_persists(t: Any, decorate: Decorator) -> None:
+    """As Kitex maps it (`pkg/transmeta/http2.go`): rpc-persist- passes through a service, rpc-transit- ends there."""
+
+    @decorate
+    def run() -> None:
+        seen: list[tuple[dict[str, str], dict[str, str], str, str]] = []
+        onward: list[Any] = []
+
+        class Middle(type(grpc_service.service(t))):  # type: ignore[misc]
+            def empty_call(self, request: Any) -> Any:
+                call = weego.current()
+                assert call is not None
+                seen.append((metainfo.get_all_persistent(), metainfo.get_all(), call.log_id, call.caller))
+                if len(seen) == 1:
+                    onward[0].empty_call(request)
+                return t.Empty()
+
+        with served(Middle()) as server, t.TestServiceClient(server.addresses[0], timeout=20, caller="shop") as client:
+            with t.TestServiceClient(server.addresses[0], timeout=20) as second:
+                onward.append(second)
+                with metainfo.persistent({"TENANT": "acme"}), metainfo.values({"SHARD_KEY": "7"}), metainfo.log_id("0815"):
+                    client.empty_call(t.Empty())
+        assert seen == [({"TENANT": "acme"}, {"SHARD_KEY": "7"}, "0815", "shop"), ({"TENANT": "acme"}, {}, "0815", "")]
 
     run()
 
