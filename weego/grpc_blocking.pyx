@@ -58,6 +58,9 @@ cdef extern from "<sys/socket.h>":
     Py_ssize_t recv(int fd, void* buffer, size_t size, int flags) nogil
     Py_ssize_t send(int fd, const void* buffer, size_t size, int flags) nogil
 
+cdef extern from "<unistd.h>":
+    int close_fd "close"(int fd)
+
 cdef enum:
     READ_SIZE = 65536
     # Bytes to send from which other threads may run meanwhile.
@@ -146,6 +149,8 @@ cdef class BlockingLink(Link):
     def __dealloc__(self):
         if self.lock != NULL:
             PyThread_free_lock(self.lock)
+        if self.bell >= 0:
+            close_fd(self.bell)
 
     def __init__(self, sock not None, str address not None, str authority not None, Py_ssize_t max_message, *, session=None,
                  double keepalive_time=0, double keepalive_timeout=20.0, str caller="", on_change=None):
