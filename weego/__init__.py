@@ -44,9 +44,11 @@ if TYPE_CHECKING:
     from governance.traffic import tags
     from poller.tls import TLS, PeerIdentity, ServerTLS
     from weego.client import Client, governance
-    from weego.generic import GenericClient, GenericException, Idl, RawClient, generic_service
+    from weego.generic import GenericClient, GenericStream, Idl, RawClient
+    from weego.generic_server import GenericException, IdlWatch, generic_service, watch_idl
     from weego.governed_config import configure
     from weego.http_map import HttpRequest, HttpResponse
+    from weego.protos import NoReflection, ProtoIdl
     from weego.reflection import reflection
     from weego.routes import ServiceError, inline, thread
     from weego.server import Server
@@ -75,19 +77,23 @@ __all__ = [
     "FieldMaskError",
     "GenericClient",
     "GenericException",
+    "GenericStream",
     "Handler",
     "HttpRequest",
     "HttpResponse",
     "Idl",
     "IdlException",
+    "IdlWatch",
     "Instance",
     "Metadata",
     "Middleware",
     "NoInstance",
+    "NoReflection",
     "Origin",
     "PeerIdentity",
     "PermissionDenied",
     "Policy",
+    "ProtoIdl",
     "ProtocolError",
     "RawClient",
     "ResourceExhausted",
@@ -119,6 +125,7 @@ __all__ = [
     "tags",
     "thread",
     "validate_arguments",
+    "watch_idl",
 ]
 
 _HOME = {
@@ -156,9 +163,11 @@ _HOME = {
     "governance.traffic": ("tags",),
     "poller.tls": ("TLS", "PeerIdentity", "ServerTLS"),
     "weego.client": ("Client", "governance"),
-    "weego.generic": ("GenericClient", "GenericException", "Idl", "RawClient", "generic_service"),
+    "weego.generic": ("GenericClient", "GenericStream", "Idl", "RawClient"),
+    "weego.generic_server": ("GenericException", "IdlWatch", "generic_service", "watch_idl"),
     "weego.governed_config": ("configure",),
     "weego.http_map": ("HttpRequest", "HttpResponse"),
+    "weego.protos": ("NoReflection", "ProtoIdl"),
     "weego.reflection": ("reflection",),
     "weego.routes": ("ServiceError", "inline", "thread"),
     "weego.server": ("Server",),

@@ -33,7 +33,8 @@ import re
 import sys
 import tempfile
 import uuid
-from collections.abc import Iterable, Sequence
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -47,7 +48,7 @@ from codec.types import EnumType, List, Map, Primitive, Set, StructType, Type
 if TYPE_CHECKING:
     from idlc.model import Program
 
-__all__ = ["JsonError", "Loaded", "arguments", "from_json", "likely", "load", "load_model", "services", "to_json", "unload"]
+__all__ = ["Followers", "JsonError", "Loaded", "arguments", "find_method", "from_json", "likely", "load", "load_model", "services", "to_json", "unload"]
 
 _BITS: Final = {"byte": 8, "i16": 16, "i32": 32, "i64": 64}
 _NOT_NUMBERS: Final = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
@@ -132,6 +133,47 @@ def services(module: ModuleType) -> dict[str, ServiceSpec]:
     """The services that the IDL file itself defines, by their IDL names."""
     found = (each for each in vars(module).values() if isinstance(each, type) and issubclass(each, Service))
     return {each.__spec__.name: each.__spec__ for each in found if each.__module__ == module.__name__}
+
+
+def find_method(services: Mapping[str, ServiceSpec], name: str, where: str) -> tuple[ServiceSpec, Any]:
+    """`Service.method` (for Protobuf `package.Service.Method`), or as much of its end as only one has. UsageError when there is none."""
+    owner, dot, method = name.rpartition(".")
+    if dot:
+        owners = [spec for full, spec in services.items() if full == owner] or [
+            spec for full, spec in services.items() if full.endswith(f".{owner}")
+        ]
+        if not owners:
+            raise UsageError(f'no service "{owner}" in {where}; {likely(owner, services)}')
+        if len(owners) > 1:
+            raise UsageError(f"{owner} is {' and '.join(spec.full_name for spec in owners)}: name the package too")
+        if method not in owners[0].methods:
+            raise UsageError(f'service {owner} has no method "{method}"; {likely(method, owners[0].methods)}')
+        return owners[0], owners[0].methods[method]
+    found = [spec for spec in services.values() if method in spec.methods]
+    if len(found) == 1:
+        return found[0], found[0].methods[method]
+    if found:
+        raise UsageError(f"{method} is a method of {' and of '.join(spec.full_name for spec in found)}: name the service too")
+    every = [each for spec in services.values() for each in spec.methods]
+    raise UsageError(f'no method "{method}" in {where}; {likely(method, every)}')
+
+
+class Followers:
+    """Who wants to know that something changed: bound methods, held as long as their objects live."""
+
+    def __init__(self) -> None:
+        self._methods: list[weakref.WeakMethod[Callable[[], None]]] = []
+
+    def add(self, changed: Callable[[], None]) -> None:
+        """`changed` is a method of what follows."""
+        self._methods.append(weakref.WeakMethod(changed))
+
+    def tell(self) -> None:
+        """Call them all; those that are gone are forgotten."""
+        alive = [(each, method) for each in self._methods if (method := each()) is not None]
+        self._methods = [each for each, _ in alive]
+        for _, method in alive:
+            method()
 
 
 def likely(name: str, names: Iterable[str]) -> str:

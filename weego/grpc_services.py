@@ -14,9 +14,9 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 from codec.errors import Code, StatusError
 from codec.protobuf import ProtobufMethodSpec, message_type, protobuf_service
-from codec.spec import Service
+from codec.spec import Service, ServiceSpec
 
-__all__ = ["Health", "reflection_services"]
+__all__ = ["Health", "reflection_services", "reflection_spec"]
 
 _KINDS: Final = {"string": 9, "bytes": 12, "int32": 5, "enum": 14, "message": 11}
 
@@ -190,6 +190,12 @@ def _reflection(version: str) -> tuple[type[Service], dict[str, Any]]:
     _service(file, "ServerReflection", ("ServerReflectionInfo", "ServerReflectionRequest", "ServerReflectionResponse", True, True))
     found, classes = _build(file)
     return _base(found, classes, ServerReflectionInfo="server_reflection_info"), classes
+
+
+def reflection_spec(version: str) -> tuple[ServiceSpec, dict[str, Any]]:
+    """The reflection service ("v1" or "v1alpha") as a client calls it, and its message classes by name."""
+    base, classes = _reflection(version)
+    return base.__spec__, classes
 
 
 def reflection_services(names: Callable[[], Iterable[str]]) -> list[Any]:

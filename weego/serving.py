@@ -182,6 +182,12 @@ class Serving:
         if routes_of_grpc:
             self._serve_grpc(routes_of_grpc, self._grpc_options)
         self.dispatcher.entrance = DetectFront(self.dispatcher, self.detectors)
+        self._govern = govern
+        self._own_paths: set[bytes] = {b"/" + getattr(service, "__spec__").full_name.encode() for service in services}  # noqa: B009 - build has seen that it is there
+        for service in services:
+            follow = getattr(service, "__weego_follow__", None)
+            if follow is not None:
+                follow(self._reroute)
         self.accepted = 0
         self.follow(self.limits)
         self._gate = may_accept
@@ -247,6 +253,7 @@ class Serving:
 
     def govern(self, govern: Govern) -> None:
         """Put other policies above the handlers, from the next call on; calls under way keep theirs."""
+        self._govern = govern
         _, named = self._build(govern=govern)
         for name, methods in named.items():
             for method, route in methods.items():  # connections know their routes by heart, so those stay
@@ -257,6 +264,22 @@ class Serving:
                 self.streams.services[name][method].target = fresh.target
         if self.grpc is not None:
             for each in self._build_grpc(govern=govern):
+                self.grpc.add(each)
+
+    def _reroute(self) -> None:
+        """A service that follows an IDL has other methods now; the handlers of those that it keeps stay, which look up what the IDL says."""
+        routes, named = self._build(govern=self._govern)
+        for kept, fresh in [(self._thrift.routes, routes), *((self._thrift.services[name], named[name]) for name in named)]:
+            for method in [method for method in kept if method not in fresh]:
+                del kept[method]
+            for method, route in fresh.items():
+                kept.setdefault(method, route)
+        if self.grpc is not None:
+            fresh_paths = {each.path: each for each in self._build_grpc(govern=self._govern)}
+            owners = self._own_paths
+            for path in [path for path in self.grpc.routes if path not in fresh_paths and path.rpartition(b"/")[0] in owners]:
+                del self.grpc.routes[path]
+            for each in fresh_paths.values():
                 self.grpc.add(each)
 
     # ---- taking in ---------------------------------------------------------------------------------------------------

@@ -73,6 +73,31 @@ def _run(command: Sequence[str], cwd: Path) -> str:
     return done.stdout
 
 
+def reflected_program() -> Path:
+    """A server of the TestService that describes itself, built from tests/interop/grpc_reflection."""
+    go = shutil.which("go") or missing("Go, which builds grpc-go", NEED_GO)
+    sources = SOURCES.with_name("grpc_reflection")
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(sources.iterdir()))).hexdigest()[:16]
+    program = CACHE / "grpc-go-reflection" / digest
+    program.parent.mkdir(parents=True, exist_ok=True)
+    with open(program.parent / ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not program.exists():
+            try:
+                _run([go, "build", "-buildvcs=false", "-ldflags=-s -w", "-o", f"{program}.new", "."], sources)
+            except OSError as error:
+                missing(f"grpc-go ({' '.join(str(error).split())[-300:]})", NEED_GO)
+            program.with_suffix(".new").rename(program)
+    return program
+
+
+@contextlib.contextmanager
+def reflected_server(cert: str | None = None, key: str | None = None) -> Iterator[str]:
+    """The address of a grpc-go server of the TestService that describes itself, with TLS if it gets a certificate."""
+    with Process([str(reflected_program()), *([cert, key] if cert and key else [])]) as process:
+        yield f"tcp://127.0.0.1:{process.wait_for(r'^([0-9]+)$')[1]}"
+
+
 @contextlib.contextmanager
 def server(cert: str | None = None, key: str | None = None) -> Iterator[str]:
     """The address of a grpc-go server of the TestService, with TLS if it gets a certificate."""

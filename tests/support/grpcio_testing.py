@@ -1,6 +1,6 @@
 """grpcio's side of gRPC's interoperability tests, as a program: never in the same process as weego.
 
-    python grpcio_testing.py FOLDER serve [CERT KEY]           # prints its port
+    python grpcio_testing.py FOLDER serve [CERT KEY]           # prints its port; with REFLECTION in its environment it describes itself
     python grpcio_testing.py FOLDER call PORT CA [CASE …]      # all cases but these; says "passed NAME" for each; CA "-": no TLS
 
 FOLDER has the testing_pb2.py that `weego gen` made of tests/interop/grpc/testing.proto.
@@ -9,6 +9,7 @@ FOLDER has the testing_pb2.py that `weego gen` made of tests/interop/grpc/testin
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -81,6 +82,10 @@ def serve(t: Any, cert: str | None, key: str | None) -> None:
     }
     server = grpc.server(futures.ThreadPoolExecutor(8))
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
+    if os.environ.get("REFLECTION"):
+        from grpc_reflection.v1alpha import reflection
+
+        reflection.enable_server_reflection((SERVICE, reflection.SERVICE_NAME), server)
     if cert and key:
         pair = (Path(key).read_bytes(), Path(cert).read_bytes())
         port = server.add_secure_port("localhost:0", grpc.ssl_server_credentials([pair]))
