@@ -231,7 +231,7 @@ def test_arguments_that_are_none(thrift: Idl, serve: Callable[..., str]) -> None
 
 
 def test_what_cannot_be_served(thrift: Idl, proto: ProtoIdl) -> None:
-    with pytest.raises(weego.UsageError, match='no service "Shopp" in .*; did you mean "Shop"'):
+    with pytest.raises(weego.UsageError, match=r'no service "Shopp" in .*; did you mean "Shop"'):
         generic_service(thrift, "Shopp", shop)
     with pytest.raises(weego.UsageError, match='no service "v1"'):
         generic_service(proto, "v1", shop)
@@ -239,7 +239,7 @@ def test_what_cannot_be_served(thrift: Idl, proto: ProtoIdl) -> None:
         generic_service(thrift, "Shop", shop, form="xml")
     streams = Idl.from_text('struct R {} service S { R watch(1: R r) (streaming.mode = "server") }')
     for options in ({"form": "bytes"}, {"live": True}):
-        with pytest.raises(weego.UsageError, match="S.watch streams; methods of Thrift that stream have no form as bytes"):
+        with pytest.raises(weego.UsageError, match=r"S\.watch streams; methods of Thrift that stream have no form as bytes"):
             generic_service(streams, "S", shop, **options)  # type: ignore[arg-type]
 
 

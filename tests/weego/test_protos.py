@@ -109,7 +109,7 @@ def test_from_descriptors(idl: ProtoIdl) -> None:
     assert set(ProtoIdl.from_descriptors(backwards).services) == {"a.b.One", "a.b.Two"}
     with pytest.raises(weego.UsageError, match="are no FileDescriptorSet"):
         ProtoIdl.from_descriptors(b"\xff\xff")
-    with pytest.raises(weego.UsageError, match="imports google/protobuf/.*, which is not there"):
+    with pytest.raises(weego.UsageError, match=r"imports google/protobuf/.*, which is not there"):
         ProtoIdl.from_descriptors(FileDescriptorSet(file=[each for each in descriptors.file if each.name == "parts.proto"]))
     circle = FileDescriptorSet(file=[FileDescriptorProto(name="a", dependency=["b"]), FileDescriptorProto(name="b", dependency=["a"])])
     with pytest.raises(weego.UsageError, match="a imports b imports a"):
