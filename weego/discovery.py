@@ -69,11 +69,15 @@ _schemes: dict[str, Callable[[str], Resolver]] = {
     "dns": _dns,
     "etcd": _later("etcd", "EtcdResolver"),
     "etcds": _later("etcd", "EtcdResolver"),
+    "zookeeper": _later("zookeeper", "ZookeeperResolver"),
+    "zookeepers": _later("zookeeper", "ZookeeperResolver"),
 }
 _registries: dict[str, Callable[[str], Registry]] = {
     "file": _file_registry,
     "etcd": _later("etcd", "EtcdRegistry"),
     "etcds": _later("etcd", "EtcdRegistry"),
+    "zookeeper": _later("zookeeper", "ZookeeperRegistry"),
+    "zookeepers": _later("zookeeper", "ZookeeperRegistry"),
 }
 
 

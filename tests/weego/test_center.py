@@ -214,4 +214,4 @@ def test_a_programs_clients_follow_etcd(run: Any, tmp_path: Path) -> None:
         body()
     finally:
         settings.remember(before)
-    assert etcd_client._open == {}
+    assert len(etcd_client._shared) == 0

@@ -6,9 +6,7 @@ shares its connections: one for questions, one for all watches.
 
 from __future__ import annotations
 
-import os
 import random
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any, Final, TypeVar
@@ -35,6 +33,7 @@ from weego.registries.gen.etcdserverpb.etcd import (
     WatchCreateRequest,
     WatchRequest,
 )
+from weego.registries.shared import Shared
 from weego.registries.url import TLS_OPTIONS, RegistryUrl, duration, read
 
 __all__ = ["DELETE", "Etcd", "EtcdWatch", "end_of", "open_etcd", "read_url"]
@@ -224,7 +223,7 @@ class Etcd:
 
     def close(self) -> None:
         """One user less; the connections are closed after the last one."""
-        _release(self)
+        _shared.give(self.url.key)
 
     def _close(self) -> None:
         for client in (self._kv, self._lease, self._auth, self._watches):
@@ -283,35 +282,9 @@ def _code_of(reason: str) -> Code:
     return Code.UNAUTHENTICATED if "auth token" in reason else Code.UNAVAILABLE
 
 
-# ---- shared by all of a process ------------------------------------------------------------------------------------------
-
-_open: dict[tuple[Any, ...], tuple[Etcd, int]] = {}
-_lock = threading.Lock()
+_shared: Shared[Etcd] = Shared(Etcd._close, survive=True)
 
 
 def open_etcd(url: RegistryUrl) -> Etcd:
-    """The cluster at `url`; each user closes it."""
-    with _lock:
-        found, users = _open.get(url.key) or (Etcd(url), 0)
-        _open[url.key] = found, users + 1
-        return found
-
-
-def _release(etcd: Etcd) -> None:
-    with _lock:
-        found, users = _open.get(etcd.url.key, (None, 0))
-        if found is not etcd:
-            return
-        if users > 1:
-            _open[etcd.url.key] = etcd, users - 1
-            return
-        del _open[etcd.url.key]
-    etcd._close()
-
-
-def _after_fork() -> None:
-    global _lock
-    _lock = threading.Lock()
-
-
-os.register_at_fork(after_in_child=_after_fork)
+    """The cluster at `url`, which all of a process share; each user closes it."""
+    return _shared.take(url.key, lambda: Etcd(url))

@@ -64,8 +64,9 @@ def own(tmp_path: Path) -> Iterator[EtcdServer]:
 @pytest.fixture(autouse=True)
 def _nothing_stays_open() -> Iterator[None]:
     yield
-    left, etcd_client._open = dict(etcd_client._open), {}  # one test's failure is not the next one's
-    assert left == {}
+    left = list(etcd_client._shared._things)
+    etcd_client._shared._things.clear()  # one test's failure is not the next one's
+    assert left == []
 
 
 def registration(service: str, port: int = 1, **more: Any) -> Registration:
