@@ -1,8 +1,9 @@
-"""The long form: ``make chaos``. Three parts, each by itself with --only.
+"""The long form: ``make chaos``. Four parts, each by itself with --only.
 
-    python -m tests.chaos [--only storm|driver|figures] [--seed 1] [--seconds 600] [--slack 1.0]
+    python -m tests.chaos [--only storm|grpc|driver|figures] [--seed 1] [--seconds 600] [--slack 1.0]
 
     storm     100 HUPs in a row and 100 in a second under 64 persistent connections of every framing, at least 100 000 requests
+    grpc      20 HUPs under 64 channels of grpcio, unary calls and streams mixed, without a retry policy
     driver    faults drawn with a seed for so many seconds (tests/chaos/driver.py)
     figures   the goals of docs/reliability.md with their limits in milliseconds (tests/chaos/figures.py)
 
@@ -23,6 +24,7 @@ from tests.chaos.driver import Chaos
 from tests.chaos.reliability import measure
 from tests.chaos.storm import percentile, storm
 from tests.chaos.targets import Weego
+from tests.e2e import grpc_reloads
 from tests.support.service import App, until
 
 REQUESTS = 100_000
@@ -46,6 +48,12 @@ def run_storm(given: argparse.Namespace, folder: Path) -> bool:
     return not result.failures and worst <= limit and result.requests >= given.requests and result.reloads_in_burst <= 3
 
 
+def run_grpc(given: argparse.Namespace, folder: Path) -> bool:
+    found = grpc_reloads.reloads(grpc_reloads.both(folder), hups=20, channels=64)
+    print(found)
+    return found.failed == {"unary": [0], "stream": [0]} and found.done["unary"] > 1000 and found.done["stream"] > 200
+
+
 def run_driver(given: argparse.Namespace, folder: Path) -> bool:
     report = Chaos(App(folder), given.seed).run(seconds=given.seconds)
     print(report)
@@ -62,7 +70,7 @@ def run_figures(given: argparse.Namespace, folder: Path) -> bool:
     return good
 
 
-PARTS: dict[str, Callable[[argparse.Namespace, Path], bool]] = {"storm": run_storm, "driver": run_driver, "figures": run_figures}
+PARTS: dict[str, Callable[[argparse.Namespace, Path], bool]] = {"storm": run_storm, "grpc": run_grpc, "driver": run_driver, "figures": run_figures}
 
 
 def main() -> int:

@@ -2,41 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests.e2e import grpc_reloads
+from tests.e2e.grpc_reloads import BOTH
 from tests.e2e.wire import Wire
 from tests.support import need
 from tests.support.grpc_echo import Reply, Request
 from tests.support.grpc_wire import GrpcWire, replies
 from tests.support.need import ROOT
-from tests.support.service import PROBE_CODE, App, run, until
-
-CODE = f"""\
-import os, sys
-
-sys.path.insert(0, {str(ROOT)!r})
-from tests.support.grpc_echo import EchoService, Reply
-
-
-class Grpc(EchoService):
-    def say(self, request):
-        return Reply(message=str(os.getpid())) if request.action == "pid" else super().say(request)
-"""
-BOTH = '[[service]]\nclass = "app:Grpc"\n'
+from tests.support.service import App, run, until
 
 
 @pytest.fixture
 def both(tmp_path: Path) -> App:
-    """The probe service of Thrift and the echo service of gRPC."""
-    return App(tmp_path / "app", code=PROBE_CODE.format(version=1) + "\n\n" + CODE)
+    return grpc_reloads.both(tmp_path / "app")
 
 
 def serving(wire: GrpcWire) -> int:
@@ -125,28 +110,10 @@ def test_an_idle_connection_does_not_hold_up_the_end(both: App) -> None:
         assert server.process.wait() == 0
 
 
-def test_reloads_under_mixed_load_of_grpcio_fail_no_call(both: App) -> None:
+def test_reloads_under_mixed_load_of_grpcio_fail_no_call(tmp_path: Path) -> None:
+    """The short form; `make chaos CHAOS_ARGS="--only grpc"` is the long one: 20 HUPs, 64 channels."""
     need.module("grpc")
-    hups = 5
-    # The load takes what CPU there is; that a worker had to wait for some is no fault of its own.
-    with both.serve(more=BOTH, workers=2, allow=["is late: starved"]) as server:
-        command = [sys.executable, "-m", "tests.support.grpcio_load", server.address.removeprefix("tcp://"), "32"]
-        load = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        assert load.stdin is not None
-        assert load.stdout is not None
-        try:
-            assert load.stdout.readline() == "running\n"
-            for _ in range(hups):
-                server.reload_ok()
-            load.stdin.write("\n")
-            load.stdin.flush()
-            said: dict[str, Any] = json.loads(load.stdout.readline())
-            assert load.wait(60) == 0
-        finally:
-            load.kill()
-            load.wait()
-            load.stdin.close()
-            load.stdout.close()
-    assert said["failed"] == {"unary": [0], "stream": [0]}
-    assert said["done"]["unary"] > 100
-    assert said["done"]["stream"] > 20
+    found = grpc_reloads.reloads(grpc_reloads.both(tmp_path / "app"), hups=5, channels=32)
+    assert found.failed == {"unary": [0], "stream": [0]}, found
+    assert found.done["unary"] > 100
+    assert found.done["stream"] > 20

@@ -6,7 +6,6 @@ The cases take `t`, the module that `weego gen` made of testing.proto, and a cli
 from __future__ import annotations
 
 import base64
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -90,9 +89,11 @@ def service(t: Any) -> Any:
                 yield from outputs(request)
 
     def outputs(request: Any) -> Iterator[Any]:
+        import gevent  # here alone: a client in plain threads must not find a hub
+
         for each in request.response_parameters:
             if each.interval_us:
-                time.sleep(each.interval_us / 1e6)
+                gevent.sleep(each.interval_us / 1e6)
             if each.HasField("compressed"):
                 compress_as_told(each.compressed)
             yield t.StreamingOutputCallResponse(payload=t.Payload(body=bytes(each.size)))
