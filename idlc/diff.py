@@ -12,14 +12,14 @@ Types are compared by what they look like in bytes, so a typedef may come and go
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
 from idlc import model
 from idlc.errors import Position
 
-__all__ = ["Change", "Severity", "compare"]
+__all__ = ["Change", "Severity", "compare", "sort_changes"]
 
 Severity = Literal["breaking", "warning", "addition"]
 
@@ -50,8 +50,12 @@ def compare(
     same: Mapping[model.Program, model.Program] | None = None,
 ) -> list[Change]:
     """All changes, the worst first. Files are matched by their names unless `same` says which old one is which new one."""
-    found = list(_Comparison(old, new, same or {}).changes())
-    return sorted(found, key=lambda change: _ORDER[change.severity])
+    return sort_changes(_Comparison(old, new, same or {}).changes())
+
+
+def sort_changes(changes: Iterable[Change]) -> list[Change]:
+    """The worst first, else in the order they come."""
+    return sorted(changes, key=lambda change: _ORDER[change.severity])
 
 
 @dataclass(slots=True)

@@ -7,12 +7,14 @@ The shape is stable and versioned by `FORMAT`: new keys may appear, those that a
 from __future__ import annotations
 
 import base64
+import contextlib
 import math
 import uuid
 from collections.abc import Sequence
 from typing import Any, Final
 
 from idlc import model
+from idlc.options import OptionError, options
 
 __all__ = ["FORMAT", "dump", "dump_program", "plain_type", "plain_value"]
 
@@ -44,23 +46,23 @@ def dump_program(program: model.Program) -> dict[str, Any]:
             case model.Alias():
                 found["typedefs"].append({**_common(definition), "type": plain_type(definition.target)})
             case model.Enum():
-                members = [{**_common(member), "value": member.value} for member in definition.members]
-                found["enums"].append({**_common(definition), "members": members})
+                members = [{**_common(member, program), "value": member.value} for member in definition.members]
+                found["enums"].append({**_common(definition, program), "members": members})
             case model.Const():
                 value = plain_value(definition.value)
                 found["constants"].append({**_common(definition), "type": plain_type(definition.type), "value": value})
             case model.Struct():
-                fields = [_field(each) for each in definition.fields]
-                found["structs"].append({**_common(definition), "kind": definition.kind, "fields": fields})
+                fields = [_field(each, program) for each in definition.fields]
+                found["structs"].append({**_common(definition, program), "kind": definition.kind, "fields": fields})
             case model.Service():
                 base = None if definition.base is None else _qualified(definition.base)
-                functions = [_function(each) for each in definition.functions]
-                found["services"].append({**_common(definition), "extends": base, "methods": functions})
+                functions = [_function(each, program) for each in definition.functions]
+                found["services"].append({**_common(definition, program), "extends": base, "methods": functions})
     return found
 
 
-def _common(item: Any) -> dict[str, Any]:
-    """Name, line, and comment and annotations where there are any."""
+def _common(item: Any, program: model.Program | None = None) -> dict[str, Any]:
+    """Name, line, and comment, annotations and typed options (of those who can have some) where there are any."""
     found: dict[str, Any] = {"name": item.name, "line": item.pos.line}
     if item.doc:
         found["doc"] = item.doc
@@ -69,17 +71,30 @@ def _common(item: Any) -> dict[str, Any]:
         for each in item.annotations:
             annotations.setdefault(each.key, []).append(each.value)
         found["annotations"] = annotations
+        if program is not None:
+            with contextlib.suppress(OptionError):  # said as a warning
+                if typed := options(program, item):
+                    found["options"] = _plain_option(typed)
     return found
 
 
-def _field(field: model.Field) -> dict[str, Any]:
-    found = {"id": field.id, **_common(field), "type": plain_type(field.type), "requiredness": field.requiredness}
+def _plain_option(value: Any) -> Any:
+    match value:
+        case dict():
+            return {str(_plain_option(key)): _plain_option(each) for key, each in value.items()}
+        case list():
+            return [_plain_option(each) for each in value]
+    return _scalar(value)
+
+
+def _field(field: model.Field, program: model.Program | None = None) -> dict[str, Any]:
+    found = {"id": field.id, **_common(field, program), "type": plain_type(field.type), "requiredness": field.requiredness}
     return found if field.default is None else {**found, "default": plain_value(field.default)}
 
 
-def _function(function: model.Function) -> dict[str, Any]:
+def _function(function: model.Function, program: model.Program) -> dict[str, Any]:
     return {
-        **_common(function),
+        **_common(function, program),
         "result": None if function.result is None else plain_type(function.result),
         "arguments": [_field(each) for each in function.args],
         "throws": [_field(each) for each in function.throws],

@@ -82,6 +82,7 @@ class Loader:
                 self.report.warn("include-twice", f'"{include.path}" is included twice', include.pos, "delete one")
             else:
                 program.includes.append(included)
+                program.include_positions[included] = include.pos
 
     def _find(self, program: Program, include: ast.Include) -> str | None:
         places = [os.path.dirname(program.path), *self.include_dirs, ""]

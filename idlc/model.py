@@ -256,6 +256,9 @@ class Program:
     document: Document
     namespaces: dict[str, str] = field(default_factory=dict)
     includes: list[Program] = field(default_factory=list)
+    include_positions: dict[Program, Position] = field(default_factory=dict)
+    used: set[Program] = field(default_factory=set)
+    """Those of the included files of which something is named here."""
     definitions: list[Definition] = field(default_factory=list)
     symbols: dict[str, Definition] = field(default_factory=dict)
 

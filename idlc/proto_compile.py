@@ -26,7 +26,7 @@ from idlc.proto_protoc import proto_path, read_protos
 from idlc.proto_services import Services
 from idlc.proto_upb import emit_messages, emit_types, import_sections, module_name
 
-__all__ = ["Messages", "check_protos", "compile_protos", "emit_protos"]
+__all__ = ["Messages", "check_protos", "compile_protos", "emit_protos", "load_protos"]
 
 Messages = Literal["upb", "native"]
 """The runtime of messages: protobuf's own classes, or structs with slots and a native codec."""
@@ -60,15 +60,7 @@ def compile_protos(
         OSError: the output cannot be written.
     """
     report = Report(levels or {})
-    asked = [os.fspath(path) for path in paths]
-    includes = [os.fspath(path) for path in include_dirs]
-    descriptors, wanted = read_protos(asked, includes, report)
-    report.raise_errors()
-    sources = dict(zip(wanted, asked, strict=True))
-    for root in reversed(proto_path(asked, includes)):
-        imported = {each.name: os.path.join(root, each.name) for each in descriptors.file if each.name not in wanted}
-        sources |= {name: path for name, path in imported.items() if os.path.isfile(path)}
-    files, types = read_files(list(descriptors.file), sources)
+    files, types, wanted = load_protos(paths, include_dirs, report)
     output = Output(Path(out), report)
     with contextlib.suppress(TooManyErrors):
         emit_protos(files, types, set(wanted), output, names, messages=messages, version=version)
@@ -79,11 +71,27 @@ def compile_protos(
     return Compilation(output.files(), report.warnings, changed)
 
 
+def load_protos(
+    paths: Sequence[str | os.PathLike[str]], include_dirs: Sequence[str | os.PathLike[str]], report: Report
+) -> tuple[list[ProtoFile], TypeTable, list[str]]:
+    """The files and all they import, imported ones first, their types by full name, and protoc's names of the files asked for. Raises IdlError."""
+    asked = [os.fspath(path) for path in paths]
+    includes = [os.fspath(path) for path in include_dirs]
+    descriptors, wanted = read_protos(asked, includes, report)
+    report.raise_errors()
+    sources = dict(zip(wanted, asked, strict=True))
+    for root in reversed(proto_path(asked, includes)):
+        imported = {each.name: os.path.join(root, each.name) for each in descriptors.file if each.name not in wanted}
+        sources |= {name: path for name, path in imported.items() if os.path.isfile(path)}
+    files, types = read_files(list(descriptors.file), sources)
+    return files, types, wanted
+
+
 def check_protos(
-    paths: Sequence[str | os.PathLike[str]], include_dirs: Sequence[str | os.PathLike[str]] = ()
+    paths: Sequence[str | os.PathLike[str]], include_dirs: Sequence[str | os.PathLike[str]] = (), *, levels: Levels | None = None
 ) -> Report:
     """Read and check `.proto` files without emitting."""
-    report = Report()
+    report = Report(levels or {})
     read_protos([os.fspath(path) for path in paths], [os.fspath(path) for path in include_dirs], report)
     return report
 

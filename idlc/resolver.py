@@ -13,6 +13,7 @@ from typing import Final
 from idlc import ast, model
 from idlc.errors import Diagnostic, Report, TooManyErrors
 from idlc.loader import Loader
+from idlc.options import check_options
 from idlc.parser import DEFAULT_DIALECT, Dialect
 from idlc.values import Values
 
@@ -85,6 +86,17 @@ class _Resolver:
             self._check_services(program)
         self._check_required_circles(programs)
         self._check_default_circles(programs)
+        check_options(programs, self._report)
+        for program in programs:
+            self._check_includes(program)
+
+    def _check_includes(self, program: model.Program) -> None:
+        """An include whose names are not used; one of a file without names, a rest of old times or of documentation, is left alone."""
+        if not program.definitions:
+            return  # a file that only gathers others
+        for included, position in program.include_positions.items():
+            if included not in program.used and included.definitions:
+                self._report.warn("unused-include", f"nothing of {included.stem} is used here", position, "delete the line")
 
     # Names
 
@@ -467,6 +479,7 @@ def find(program: model.Program, name: str) -> model.Definition | None:
     if prefix:
         for included in program.includes:
             if included.stem == prefix and last in included.symbols:
+                program.used.add(included)
                 return included.symbols[last]
     return None
 

@@ -11,7 +11,7 @@
 
 A template sees `program` (the IDL file), `programs` (all of them), `version`, `emitted` (`idlc.plugins.Emitted`: Python names), what it is for
 (`service`, `struct`, … by its kind, each of `idlc.model`), and the functions `functions(service)` (inherited ones first), `annotation(thing, key)`,
-`spell(type)` and `pep8(name)`. A name that is not there is an error with its line. What comes out empty adds nothing.
+`options(program, thing)` (typed ones: `idlc.options`), `spell(type)` and `pep8(name)`. A name that is not there is an error with its line. What comes out empty adds nothing.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from idlc import model
 from idlc.names import pep8
+from idlc.options import options
 from idlc.plugins import Generated, Plugin, PluginError, PluginRequest
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def find_templates(folder: str | os.PathLike[str]) -> Plugin:
     environment = Environment(  # noqa: S701 - nothing here becomes HTML
         loader=FileSystemLoader(root), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
-    environment.globals.update(functions=_functions, annotation=_annotation, spell=model.spell, pep8=pep8)
+    environment.globals.update(functions=_functions, annotation=_annotation, options=options, spell=model.spell, pep8=pep8)
     return Plugin("templates", _Templates(root, environment))
 
 

@@ -364,6 +364,7 @@ def _lookup(program: model.Program, name: str) -> list[model.Const | model.Membe
     look(program, name)
     for included in program.includes:
         if name.startswith(included.stem + "."):
+            program.used.add(included)
             look(included, name.removeprefix(included.stem + "."))
     return found
 

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from idlc import model
+    from idlc.diff import Change
     from idlc.errors import Levels
+    from idlc.proto_files import ProtoFile
 
 __all__ = ["idl"]
 
@@ -69,6 +71,16 @@ def _read(files: Sequence[str], include: Sequence[str], dialect: _Dialect) -> li
     return programs
 
 
+def _families(files: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Thrift files and Protobuf files."""
+    return [file for file in files if not file.endswith(".proto")], [file for file in files if file.endswith(".proto")]
+
+
+def _only_thrift(command: str, files: Sequence[str]) -> None:
+    if protos := _families(files)[1]:
+        _fail(EX_USAGE, f"{protos[0]}: {command} is for Thrift files")
+
+
 def _roots(programs: Sequence[model.Program], files: Sequence[str]) -> list[model.Program]:
     """The programs of the files that were named, in their order."""
     by_path = {os.path.realpath(program.path): program for program in programs}
@@ -89,8 +101,15 @@ def check(files: tuple[str, ...], include: tuple[str, ...], dialect: _Dialect, w
     from idlc.compile import check_files
     from idlc.errors import IdlError
 
+    thrift, protos = _families(files)
     try:
-        found = check_files(files, include, dialect=dialect, levels=warnings)
+        found = check_files(thrift, include, dialect=dialect, levels=warnings) if thrift else []
+        if protos:
+            from idlc.proto_compile import check_protos
+
+            report = check_protos(protos, include, levels=warnings)
+            report.raise_errors()
+            found += report.warnings
     except IdlError as error:
         if as_json:
             click.echo(json.dumps([each.plain() for each in error.diagnostics], indent=2, ensure_ascii=False))
@@ -115,6 +134,7 @@ def format_(files: tuple[str, ...], only_check: bool, show_diff: bool) -> None:
     from idlc.formatter import format_text
     from idlc.output import replace
 
+    _only_thrift("format", files)
     changed = False
     with _mistakes():
         for file in files:
@@ -172,6 +192,7 @@ def trim(
     from idlc.trim import UnknownMethod
     from idlc.trim import trim as trim_programs
 
+    _only_thrift("trim", files)
     with _mistakes():
         programs = _read(files, include, dialect)
         try:
@@ -225,14 +246,18 @@ def diff(
 
     if against is None and len(files) != 2:
         _fail(EX_USAGE, "give the old file and the new one, or --against REVISION")
+    thrift, protos = _families(files)
+    if thrift and protos:
+        _fail(EX_USAGE, "compare Thrift files and .proto files in runs of their own")
     with _mistakes():
-        if against is None:
+        if protos:
+            changes = _compare_protos(protos, against, include)
+        elif against is None:
             old = _read(files[:1], include, dialect)
             new = _read(files[1:], include, dialect)
-            same = dict(zip(_roots(old, files[:1]), _roots(new, files[1:]), strict=True))
+            changes = compare(old, new, dict(zip(_roots(old, files[:1]), _roots(new, files[1:]), strict=True)))
         else:
-            old, same, new = _versions(against, files, include, dialect)
-        changes = compare(old, new, same)
+            changes = compare(*_versions(against, files, include, dialect))
     worst = {change.severity for change in changes}
     shown = [change for change in changes if show_all or change.severity != "addition"]
     if as_json:
@@ -246,8 +271,17 @@ def diff(
 
 def _versions(
     revision: str, files: Sequence[str], include: Sequence[str], dialect: _Dialect
-) -> tuple[list[model.Program], dict[model.Program, model.Program], list[model.Program]]:
-    """The files in a git revision, which of them is which one now, and the files now."""
+) -> tuple[list[model.Program], list[model.Program], dict[model.Program, model.Program]]:
+    """The files in a git revision, the files now, and which of them is which one now."""
+    with _before(revision, files, include) as (before, folders):
+        old = _read(before, folders, dialect)
+        new = _read(files, include, dialect)
+        return old, new, dict(zip(_roots(old, before), _roots(new, files), strict=True))
+
+
+@contextmanager
+def _before(revision: str, files: Sequence[str], include: Sequence[str]) -> Iterator[tuple[list[str], list[str]]]:
+    """The files, and the folders for includes, as they were in a git revision."""
     from weego.cli.revision import GitError, checkout
 
     try:
@@ -256,11 +290,25 @@ def _versions(
             missing = [file for file, path in zip(files, before, strict=True) if not os.path.exists(path)]
             if missing:
                 _fail(EX_FOUND, f"{', '.join(missing)}: not in revision {revision}")
-            old = _read(before, [tree.path(each) for each in include], dialect)
-            new = _read(files, include, dialect)
-            return old, dict(zip(_roots(old, before), _roots(new, files), strict=True)), new
+            yield before, [tree.path(each) for each in include]
     except GitError as error:
         _fail(EX_FOUND, str(error))
+
+
+def _compare_protos(files: Sequence[str], against: str | None, include: Sequence[str]) -> list[Change]:
+    """The changes of .proto files: of what was named, and of imports that lie beside it."""
+    from idlc.errors import Report
+    from idlc.proto_compile import load_protos
+    from idlc.proto_diff import compare_protos
+
+    def own(paths: Sequence[str], folders: Sequence[str]) -> list[ProtoFile]:
+        found, _, _ = load_protos(paths, folders, Report({}))
+        return [file for file in found if not file.name.startswith("google/protobuf/")]
+
+    if against is None:
+        return compare_protos(own(files[:1], include), own(files[1:], include))
+    with _before(against, files, include) as (before, folders):
+        return compare_protos(own(before, folders), own(files, include))
 
 
 # ---- dump ------------------------------------------------------------------------------------------------------------
@@ -274,8 +322,14 @@ def dump(files: tuple[str, ...], include: tuple[str, ...], dialect: _Dialect) ->
     """Print everything the files say, comments and annotations too, as JSON for other programs."""
     from idlc.dump import dump as dump_programs
 
+    thrift, protos = _families(files)
     with _mistakes():
-        programs = _read(files, include, dialect)
-    click.echo(json.dumps(dump_programs(programs), indent=2, ensure_ascii=False))
+        found = dump_programs(_read(thrift, include, dialect) if thrift else [])
+        if protos:
+            from idlc.errors import Report
+            from idlc.proto_compile import load_protos
+            from idlc.proto_dump import dump_protos
 
-
+            read, types, _ = load_protos(protos, include, Report({}))
+            found["files"] += dump_protos(read, types)["files"]
+    click.echo(json.dumps(found, indent=2, ensure_ascii=False))
