@@ -16,10 +16,9 @@ from governance.call import Call
 from governance.chain import Handler, Middleware
 from governance.limits import Concurrency, Rate
 from governance.memory import Memory
-from governance.shedder import Shedder
 from poller.clock import monotonic
 
-__all__ = ["LimitRule", "limiter", "shedding"]
+__all__ = ["LimitRule", "limiter"]
 
 # Callers that have limits of their own under one rule; those that come later share one. A name is whatever a peer says.
 MOST_CALLERS: Final = 256
@@ -162,21 +161,3 @@ class Limits:
 def limiter(rules: Sequence[LimitRule], service: str, method: str, memory: Memory | None = None) -> Middleware | None:
     """The limiter of one method by itself; see Limits."""
     return Limits(rules, memory).middleware(service, method)
-
-
-def shedding(shedder: Shedder, clock: Callable[[], float] = monotonic) -> Middleware:
-    """A middleware that refuses calls which waited too long in this worker, as `shedder` says."""
-
-    def wrap(handler: Handler) -> Handler:
-        def handle(call: Call, args: tuple[Any, ...]) -> Any:
-            waited = clock() - call.started
-            if not shedder.admit(waited):
-                raise ResourceExhausted(
-                    f"{call.service}.{call.method}: limit shedding, waited {waited * 1000:.1f} ms while the worker is overloaded; "
-                    "try another instance or later"
-                )
-            return handler(call, args)
-
-        return handle
-
-    return wrap

@@ -20,7 +20,7 @@ Client, from the outside in
 
 Server, from the outside in
     counters, access log   (the dispatcher) above all that can refuse a call, so that refusals are seen
-    shedding          first: in overload the cheapest refusal is the best, and what it looks at is the wait, which is over now
+    shedding          (the dispatcher's queue) first: in overload the earliest and cheapest refusal is the best, and who is refused must not wait for it
     limits            before the deadline: a call that is refused needs none
     deadline          (the dispatcher) above the user's middleware, whose time counts too
     access rules      after the limits: a caller who may not call must not be able to make us evaluate rules without bound
@@ -43,12 +43,11 @@ from governance.discovery import Directory
 from governance.fallback import fallback
 from governance.faults import faults
 from governance.instance import Balancer
-from governance.limiter import Limits, shedding
+from governance.limiter import Limits
 from governance.meter import Meter
 from governance.path import Attempt, Breaking, Metering, Tagging
 from governance.policy import Policy
 from governance.retry import Tasks, hedging, make_decision, retrying
-from governance.shedder import Shedder
 
 __all__ = ["Attempts", "client_handler", "server_middleware"]
 
@@ -133,15 +132,12 @@ def server_middleware(
     service: str,
     method: str,
     *,
-    shedder: Shedder | None = None,
     limits: Limits | None = None,
     policy: Policy | None = None,
     sleep: Callable[[float], Any] = lambda _: None,
 ) -> list[Middleware]:
     """What stands above the user's middleware on the server, outermost first."""
     found: list[Middleware] = []
-    if shedder is not None:
-        found.append(shedding(shedder))
     limiting = limits.middleware(service, method) if limits is not None else None
     if limiting is not None:
         found.append(limiting)

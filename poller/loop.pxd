@@ -82,6 +82,7 @@ cdef class Loop:
     cdef int enter(self) except -1
     cdef int after_turn(self) except -1
     cdef int turn(self, int timeout=*) except -1
+    cdef int send_unsent(self) except -1
     cdef int finish_turn(self) except -1
     cdef int failed(self, str what, object p, object error) except -1
     cdef int arm(self, double deadline) except -1

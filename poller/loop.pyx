@@ -368,7 +368,8 @@ cdef class Loop:
             self.interrupted = error
         return 0
 
-    cdef int finish_turn(self) except -1:
+    cdef int send_unsent(self) except -1:
+        """Let the output of this turn leave now. Stops when another greenlet has gone on with the turn."""
         cdef Pollable p
         cdef int64_t term = self.term
         while self.unsent:
@@ -380,6 +381,13 @@ cdef class Loop:
                     self.failed("flushing", p, error)
                 if self.term != term:
                     return 0
+        return 0
+
+    cdef int finish_turn(self) except -1:
+        cdef int64_t term = self.term
+        self.send_unsent()
+        if self.term != term:
+            return 0
         self.unfinished = False
         if self.unread and not self.kicked:
             self.kick()

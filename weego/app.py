@@ -220,7 +220,7 @@ class App:
             [*services, reflection(services)] if config.server.reflection else services,
             middleware=[validate_arguments] if config.server.validate else [],
             govern=governance.middleware,
-            idle=governance.shedder.idle if governance.shedder else None,
+            shedder=governance.shedder,
             limits=serving_limits(config),
             fallback=next((made for made, wanted in zip(services, config.service, strict=True) if wanted.fallback), None),
             grpc=grpc_options(config),

@@ -6,7 +6,7 @@ from governance.call cimport Call
 from libc.stdint cimport int64_t
 from poller.connection cimport Connection, Receiver
 from poller.leader cimport Leaders
-from poller.loop cimport Loop
+from poller.loop cimport Loop, Pollable
 from poller.timers cimport Timer
 
 cdef enum:
@@ -61,8 +61,17 @@ cdef class Front(Receiver):
     cdef int answer(self, Job job, object value, object error) except -1
     # Send what a streaming handler returned, one by one; in the handler's greenlet, which may block in it. Raises what the iterator raises.
     cdef int send_all(self, Job job, object values) except -1
+    # The handler of a call has returned, or will not be called.
+    cdef int over(self, Job job) except -1
     # The server drains: tell the peer that no more calls are wanted on this connection.
     cdef int leave(self, Connection c) except -1
+
+
+cdef class Queue(Pollable):
+    """Where calls wait for their turn, when there is more to do than can be done at once."""
+
+    # Serve the job now, later (by `Dispatcher.execute`), or not (by `Dispatcher.drop`).
+    cdef int take(self, Job job) except -1
 
 
 cdef class Dispatcher:
@@ -81,6 +90,7 @@ cdef class Dispatcher:
     cdef object context                # contextvars.Context that every call starts from
     cdef object pool                   # gevent threadpool, made when a thread handler needs it
     cdef public int64_t max_concurrency
+    cdef public Queue queue            # None: every call is served when it comes
     cdef int64_t[::1] row
     cdef bint has_row
     cdef int column_inflight, column_requests, column_errors
@@ -94,6 +104,8 @@ cdef class Dispatcher:
     cdef int run(self, Job job, double timeout) except -1
     cdef int execute(self, Job job) except -1
     cdef int run_handler(self, Job job) except -1
+    cdef int over(self, Job job) except -1
+    cdef int drop(self, Job job, object error) except -1
     cdef int finish(self, Job job, int code, object error) except -1
     cdef int refused(self, Connection c, object request, object spec, str service, Py_ssize_t size, object error) except -1
     cdef int tell(self, Call call, object request, int code, Py_ssize_t size, object error) except -1

@@ -40,6 +40,9 @@ class Front(Receiver):
     def dispatcher(self) -> Dispatcher: ...
     def __init__(self, dispatcher: Dispatcher) -> None: ...
 
+class Queue:
+    """Where calls wait for their turn."""
+
 class Dispatcher:
     """Runs the calls of all connections of one server."""
 
@@ -55,6 +58,7 @@ class Dispatcher:
     def errors(self) -> int: ...
     entrance: Front | None
     max_concurrency: int
+    queue: Queue | None
     draining: bool
     leaving: bool
     on_idle: Callable[[], None] | None

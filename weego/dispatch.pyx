@@ -92,6 +92,9 @@ cdef class Front(Receiver):
     cdef int send_all(self, Job job, object values) except -1:
         raise NotImplementedError(f"{type(self).__name__} cannot stream")
 
+    cdef int over(self, Job job) except -1:
+        return 0
+
     cdef int leave(self, Connection c) except -1:
         return 0
 
@@ -108,6 +111,11 @@ cdef class Front(Receiver):
         if self.dispatcher.on_between is not None:
             self.dispatcher.on_between(c)
         return 0
+
+
+cdef class Queue(Pollable):
+    cdef int take(self, Job job) except -1:
+        raise NotImplementedError(f"{type(self).__name__} does not say what becomes of a call")
 
 
 cdef class Dispatcher:
@@ -197,7 +205,7 @@ cdef class Dispatcher:
         self.inflight += 1
         if self.has_row:
             self.row[self.column_inflight] = self.inflight
-        return self.execute(job)
+        return self.execute(job) if self.queue is None else self.queue.take(job)
 
     # ---- the handler runs -------------------------------------------------------------------------------------------
 
@@ -217,7 +225,16 @@ cdef class Dispatcher:
                 # This greenlet stops reading in the middle; another one goes on with the connection too.
                 c.more = True
                 c.settle()
+        return self.over(job)
+
+    cdef int drop(self, Job job, object error) except -1:
+        """The job, which `run` was given, will not be served: answer with `error`."""
+        job.front.answer(job, None, error)
+        return self.over(job)
+
+    cdef int over(self, Job job) except -1:
         job.runner = None
+        job.front.over(job)
         self.inflight -= 1
         if self.has_row:
             self.row[self.column_inflight] = self.inflight

@@ -175,9 +175,7 @@ class ServerGovernance:
 
     def middleware(self, service: str, method: str) -> list[Middleware]:
         """Of one method, outermost first."""
-        return server_middleware(
-            service, method, shedder=self.shedder, limits=self.limits, policy=self.policy, sleep=self._wait
-        )
+        return server_middleware(service, method, limits=self.limits, policy=self.policy, sleep=self._wait)
 
     def refused(self) -> int:
         """How many calls this process refused, by limits and by shedding."""

@@ -466,10 +466,10 @@ cdef class GrpcFront(Front):
             if timeout <= 0 or left < timeout:
                 timeout = left
         p.running += 1
-        try:
-            d.run(job, timeout)
-        finally:
-            p.running -= 1
+        return d.run(job, timeout)
+
+    cdef int over(self, Job job) except -1:
+        (<GrpcServerConnection>job.connection.protocol).running -= 1
         return 0
 
     cdef object why_not(self, Connection c, GrpcServerStream s):

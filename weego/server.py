@@ -192,7 +192,7 @@ class Server:
             self._services,
             middleware=self._middleware,
             govern=self._governance.middleware if self._governance else None,
-            idle=self._governance.shedder.idle if self._governance and self._governance.shedder else None,
+            shedder=self._governance.shedder if self._governance else None,
             limits=self._limits,
             grpc=self._grpc,
             streaming=self._streaming,

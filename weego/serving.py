@@ -21,10 +21,12 @@ from codec.h2.limits import MAX_STREAMS
 from codec.plan import DEFAULT_MAX_DECODED
 from codec.thrift import DEFAULT_MAX_MESSAGE
 from governance.chain import Middleware
+from governance.shedder import Shedder
 from poller.connection import Connection, Limits, has_ended
 from poller.listener import Listener
 from poller.liveness import probe_fd
 from poller.loop import loop_of
+from weego.backlog import Backlog
 from weego.detect import DetectFront, Detector, PrefixDetector
 from weego.dispatch import Dispatcher
 from weego.extend import ServerProtocol, protocols
@@ -121,7 +123,7 @@ class Serving:
         *,
         middleware: Sequence[Middleware] = (),
         govern: Govern | None = None,
-        idle: Callable[[], None] | None = None,
+        shedder: Shedder | None = None,
         limits: ServingLimits | None = None,
         fallback: object = None,
         grpc: GrpcOptions | None = None,
@@ -142,13 +144,14 @@ class Serving:
         routes, named = self._build(govern=govern)
         self.hub = get_hub()
         self.loop = loop_of(self.hub)
-        self._idleness = Idleness(self.hub, idle) if idle is not None else None
+        self._idleness: Idleness | None = None
         self.connection_limits = Limits()
         self.dispatcher = Dispatcher(
             self.loop,
             access=access,
             max_concurrency=self.limits.max_concurrency,
         )
+        self._shed(shedder)
         self._thrift = ThriftFront(
             self.dispatcher, routes, named, max_message=self.limits.max_message, max_decoded=self.limits.max_decoded
         )
@@ -251,9 +254,20 @@ class Serving:
                 self.grpc.add(route)
                 names.add(route.path[1:].rpartition(b"/")[0].decode())
 
-    def govern(self, govern: Govern) -> None:
+    def _shed(self, shedder: Shedder | None) -> None:
+        """Refuse what `shedder` says; None: nothing. Calls that wait are served either way."""
+        if self._idleness is not None:
+            self._idleness.close()
+            self._idleness = None
+        if shedder is not None:
+            self._idleness = Idleness(self.hub, shedder.idle)
+        # Calls that wait in the queue there was are still its own: the loop goes on with it.
+        self.dispatcher.queue = None if shedder is None else Backlog(self.dispatcher, shedder)
+
+    def govern(self, govern: Govern, shedder: Shedder | None = None) -> None:
         """Put other policies above the handlers, from the next call on; calls under way keep theirs."""
         self._govern = govern
+        self._shed(shedder)
         _, named = self._build(govern=govern)
         for name, methods in named.items():
             for method, route in methods.items():  # connections know their routes by heart, so those stay

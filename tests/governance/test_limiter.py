@@ -11,7 +11,7 @@ import pytest
 from codec.errors import ResourceExhausted
 from governance.call import Call
 from governance.chain import Handler
-from governance.limiter import MOST_CALLERS, LimitRule, Limits, shedding
+from governance.limiter import MOST_CALLERS, LimitRule, Limits
 from governance.memory import Memory
 from governance.shedder import Shedder
 from tests.governance.clock import Clock, a_call
@@ -177,9 +177,21 @@ def test_an_hour_without_calls_is_no_overload() -> None:
         Shedder(2, 1)
 
 
-def test_what_shedding_says() -> None:
+def test_in_overload_a_call_may_wait_behind_one_other() -> None:
     clock = Clock()
-    handler = shedding(Shedder(clock=clock), clock)(served)
-    assert handler(a_call(started=clock.now), ()) == "served"
-    with pytest.raises(ResourceExhausted, match=r"limit shedding, waited 500\.0 ms while the worker is overloaded"):
-        handler(a_call(started=clock.now - 0.5), ())
+    shedder = Shedder(clock=clock)
+    shedder.idle()
+    clock.pass_(0.2)
+    assert shedder.overloaded
+    assert shedder.bound == 0.005  # nobody knows how long calls take
+    shedder.took(0.002)
+    assert shedder.bound == 0.002
+    assert shedder.admit(0.002)
+    assert not shedder.admit(0.0021)
+    for _ in range(100):
+        shedder.took(0.00001)
+    assert shedder.bound == 0.001  # short calls: so long
+    for _ in range(100):
+        shedder.took(1.0)
+    assert shedder.bound == 0.005  # long ones: as the configuration says
+    assert shedder.refused == 1

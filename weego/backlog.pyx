@@ -1,0 +1,90 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""Calls that wait for their turn in a server that sheds load: who is refused is refused at once, and not behind those who are served.
+
+Theory of operation
+1. While there is little to do, a call is served when it comes, in the turn of the loop that read it, and nothing of this is in its way.
+2. Once a turn has lasted `SLICE`, or the worker is overloaded, calls wait here, and the turn only reads: whoever would wait too long – for those
+   before it, by what calls took of late – is answered with a refusal. Then the loop lets all output leave, has one slice of the waiting calls
+   served, and looks at the sockets again. So a refusal waits for one call at most, however many there are.
+3. A call that is given up, or whose deadline passes, while it waits is not served.
+"""
+
+from libc.stdint cimport int64_t
+from poller.clock cimport monotonic
+
+from collections import deque
+
+from codec.errors import Cancelled, ResourceExhausted
+
+__all__ = ["Backlog"]
+
+# How long waiting calls are served before the sockets have their turn again (seconds). One call may take longer.
+cdef double SLICE = 0.001
+
+
+cdef class Backlog(Queue):
+    """The calls of `dispatcher` that wait; `shedder` says which may."""
+
+    def __init__(self, Dispatcher dispatcher not None, Shedder shedder not None):
+        self.dispatcher = dispatcher
+        self.shedder = shedder
+        self.waiting = deque()
+
+    cdef int take(self, Job job) except -1:
+        cdef double waits = monotonic() - job.call.started
+        cdef Py_ssize_t before = len(self.waiting)
+        if not self.shedder.admit(waits + before * self.shedder.service):
+            return self.dispatcher.drop(job, ResourceExhausted(
+                f"{job.target.service}.{job.call.spec.name}: limit shedding, {before} calls wait and the worker is overloaded; "
+                "try another instance or later"))
+        if before == 0 and waits < SLICE and not self.shedder.is_overloaded(self.shedder.now()):
+            return self.serve(job)
+        self.waiting.append(job)
+        return self.wait()
+
+    cdef int wait(self) except -1:
+        if not self.is_again:
+            self.is_again = True
+            self.fd = 0  # no descriptor: the loop resumes only what seems to have one
+            self.dispatcher.loop.again(self)
+        return 0
+
+    cdef int serve(self, Job job) except -1:
+        """Serve a call, and learn how long it keeps the worker busy. Afterwards the turn may be another greenlet's."""
+        cdef int64_t term = self.dispatcher.loop.term
+        cdef double began = monotonic()
+        self.dispatcher.execute(job)
+        if self.dispatcher.loop.term == term:  # it did not wait for anything else
+            self.shedder.took(monotonic() - began)
+        return 0
+
+    cdef int resume(self) except -1:
+        cdef int64_t term = self.dispatcher.loop.term
+        cdef double until
+        cdef Job job
+        self.is_again = False
+        self.dispatcher.loop.send_unsent()  # those who were refused are not to wait for those who are served
+        if self.dispatcher.loop.term != term:
+            return self.wait() if self.waiting else 0
+        until = monotonic() + SLICE
+        while self.waiting:
+            job = <Job>self.waiting.popleft()
+            if self.waiting:
+                self.wait()  # should this one block, whoever goes on with the turn goes on with the others
+            if job.answered or job.call.cancelled:
+                self.dispatcher.drop(job, Cancelled("the caller has given the call up", elapsed=job.call.elapsed))
+                continue
+            if job.timer is not None and monotonic() >= job.call.deadline_at:
+                job.interrupt()
+                self.dispatcher.over(job)
+                continue
+            self.serve(job)
+            if self.dispatcher.loop.term != term or monotonic() >= until:
+                return 0
+        return 0
+
+    def __len__(self):
+        return len(self.waiting)
+
+    def __repr__(self):
+        return f"<Backlog {len(self.waiting)} calls, {self.shedder!r}>"
