@@ -14,9 +14,12 @@ cdef class Shedder:
     cdef double shortest
     cdef double ends
     cdef double idle_at
+    cdef int64_t arrivals            # in this interval
+    cdef double careful_until        # until then waiting is bounded as in overload
 
     cdef double now(self) except? -1
     cdef bint is_overloaded(self, double now) noexcept
+    cdef bint is_careful(self) except -1
     cdef double most(self) noexcept
     cpdef bint admit(self, double waits) except -1
     cpdef int took(self, double seconds) except -1

@@ -3,7 +3,8 @@
 
 A burst makes some calls wait; in overload all of them do. Overload is when, for a whole `interval`, the worker never ran out of work – it went straight from
 one turn of its loop to the next – or even the luckiest call waited longer than `target`. Then whoever would wait longer than that, or than the call before it
-takes, is refused when it comes, so that those who are served are served in time.
+takes, is refused when it comes, so that those who are served are served in time. So it goes on for `RECOVERY` intervals after that, or after an interval
+in which more came than could be done: load that is far too much stumbles, and each time a burst as long as an interval would come in.
 (K. Nichols, V. Jacobson, "Controlling Queue Delay", ACM Queue 2012. What a call waited before the worker saw it, in the kernel, nobody tells; that
 the worker is never idle stands for it.)
 """
@@ -18,6 +19,8 @@ cdef double DEFAULT_INTERVAL = 0.1    # and its 100 ms
 cdef double LEAST_WAIT = 0.001
 # Of the moving average: what one more call counts.
 cdef double SHARE = 0.1
+# Intervals for which waiting stays bounded after an overload.
+cdef double RECOVERY = 10.0
 cdef double NEVER = float("inf")
 
 
@@ -52,6 +55,11 @@ cdef class Shedder:
     cdef bint is_overloaded(self, double now) noexcept:
         return self.all_waited or now - self.idle_at > self.interval
 
+    cdef bint is_careful(self) except -1:
+        """Is there overload, or was there a moment ago?"""
+        cdef double now = self.now()
+        return now < self.careful_until or self.is_overloaded(now)
+
     @property
     def overloaded(self):
         """Is there more to do than can be done?"""
@@ -71,13 +79,20 @@ cdef class Shedder:
         """May a call be served that has to wait so long, what it has waited already included?"""
         cdef double now = self.now()
         if now >= self.ends:
+            # More came than could be done, though idle moments and refusals hide it.
+            if self.arrivals * self.service > now - self.ends + self.interval:
+                self.careful_until = now + RECOVERY * self.interval
+            self.arrivals = 0
             # An interval without calls says nothing of overload.
             self.all_waited = self.target < self.shortest < NEVER and now < self.ends + self.interval
             self.shortest = waits
             self.ends = now + self.interval
         elif waits < self.shortest:
             self.shortest = waits
-        if waits <= (self.most() if self.is_overloaded(now) else self.interval):
+        self.arrivals += 1
+        if self.is_overloaded(now):
+            self.careful_until = now + RECOVERY * self.interval
+        if waits <= (self.most() if now < self.careful_until else self.interval):
             return True
         self.refused += 1
         return False

@@ -37,7 +37,7 @@ cdef class Backlog(Queue):
             return self.dispatcher.drop(job, ResourceExhausted(
                 f"{job.target.service}.{job.call.spec.name}: limit shedding, {before} calls wait and the worker is overloaded; "
                 "try another instance or later"))
-        if before == 0 and waits < SLICE and not self.shedder.is_overloaded(self.shedder.now()):
+        if before == 0 and waits < SLICE and not self.shedder.is_careful():
             return self.serve(job)
         self.waiting.append(job)
         return self.wait()
@@ -82,6 +82,11 @@ cdef class Backlog(Queue):
             if self.dispatcher.loop.term != term or monotonic() >= until:
                 return 0
         return 0
+
+    def idle(self):
+        """The hub found nothing to do: that is true when nobody waits here."""
+        if not self.waiting:
+            self.shedder.idle()
 
     def __len__(self):
         return len(self.waiting)

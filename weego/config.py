@@ -334,7 +334,7 @@ class Fault(_Table, frozen=True):
 class Governance(_Table, frozen=True):
     """[governance]: which calls this server takes on."""
 
-    shed: Annotated[bool, "Refuse calls that waited too long while the worker is overloaded."] = False
+    shed: Annotated[bool, "Refuse calls that would wait too long while the worker is overloaded."] = False
     shed_target: Annotated[Duration, "How long a call may wait in overload.", Between(0.0001, 60)] = Duration(0.005)
     shed_interval: Annotated[
         Duration, "Overload: all calls of so long a time waited longer than the target.", Between(0.001, 60)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -19,6 +20,7 @@ class Idleness:
     def __init__(self, hub: Any, idle: Callable[[], None]) -> None:
         self._idle = idle
         self._since = 0.0
+        self._switches = 0
         self._watchers = (hub.loop.prepare(), hub.loop.check())
         for watcher, callback in zip(self._watchers, (self._before, self._after), strict=True):
             watcher.start(callback)
@@ -27,7 +29,12 @@ class Idleness:
         self._since = monotonic()
 
     def _after(self) -> None:
-        if monotonic() - self._since >= WAIT:
+        if monotonic() - self._since < WAIT:
+            return
+        # On a machine that is busy, time passes as well when another process was given the CPU: then this thread did not let go of it.
+        switches = resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
+        if switches != self._switches:
+            self._switches = switches
             self._idle()
 
     def close(self) -> None:

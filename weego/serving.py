@@ -259,10 +259,10 @@ class Serving:
         if self._idleness is not None:
             self._idleness.close()
             self._idleness = None
+        self.dispatcher.queue = None  # calls that wait in the one there was stay its own, and the loop goes on with it
         if shedder is not None:
-            self._idleness = Idleness(self.hub, shedder.idle)
-        # Calls that wait in the queue there was are still its own: the loop goes on with it.
-        self.dispatcher.queue = None if shedder is None else Backlog(self.dispatcher, shedder)
+            queue = self.dispatcher.queue = Backlog(self.dispatcher, shedder)
+            self._idleness = Idleness(self.hub, queue.idle)
 
     def govern(self, govern: Govern, shedder: Shedder | None = None) -> None:
         """Put other policies above the handlers, from the next call on; calls under way keep theirs."""

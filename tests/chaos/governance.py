@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from tests.support.need import ROOT
 from tests.support.processes import Process
 from tests.support.service import PROBE_CODE, App, Server, until
@@ -45,8 +47,8 @@ CODE = (
     elif what == "database":  # it can do four things at a time, each in 8 ms: 500 a second
         with DATABASE:
             time.sleep(0.008)
-    elif what == "compute":  # 5 ms of work: 200 a second where nobody else works
-        until = time.thread_time() + 0.005
+    elif what == "compute":  # 1 ms of work: 1000 a second where nobody else works
+        until = time.thread_time() + 0.001
         while time.thread_time() < until:
             pass
 
@@ -167,17 +169,29 @@ def overload(what: str, seconds: float) -> bool:
         pair = Pair(Path(name))
         try:
             pair.trouble(0, what)
-            pair.serve(0, more=OVERLOADS[what])
+            server = pair.serve(0, more=OVERLOADS[what])
             pair.wait()
-            seen = {}
-            target = f"file://{pair.registry}/probe"
-            few = load(pair.apps[0].folder, target, lambda: None, "--seconds", "4", "--closed", "4", "--no-retry", "--attempt-timeout", "0.9")
-            capacity = len([each for each in few.between(1).calls if each[2] == "ok"]) / 3
+
+            worker = psutil.Process(server.workers()[0])
+
+            def calls(*options: str) -> Seen:
+                command = [sys.executable, "-m", "tests.chaos.open_load", server.address, *options]
+                with Process(command, cwd=str(pair.apps[0].folder), env={**os.environ, "PYTHONPATH": str(ROOT)}) as process:
+                    before = sum(worker.cpu_times()[:2])
+                    assert process.wait(120) == 0, process.output
+                    spent.append(sum(worker.cpu_times()[:2]) - before)
+                    return Seen([tuple(each) for each in json.loads(process.lines[-1])])
+
+            spent: list[float] = []
+            all_of_it = calls("--seconds", "3", "--closed", "4")
+            each = len([call for call in all_of_it.calls if call[2] == "ok"]) / spent.pop()
+            capacity = len([call for call in all_of_it.between(1, 3).calls if call[2] == "ok"]) / 2
             print(f"{what:9} can serve {capacity:.0f} calls a second")
+            seen = {}
             for share in (0.1, 0.9, 3.0):
-                options = ["--seconds", str(seconds), "--rate", str(max(1.0, capacity * share)), "--no-retry", "--attempt-timeout", "0.9"]
-                found = load(pair.apps[0].folder, target, lambda: None, *options).between(1)
-                refused = Seen([each for each in found.calls if "limit " in each[2]])
+                whole = calls("--seconds", str(seconds), "--rate", str(max(1.0, capacity * share)))
+                found = whole.between(1, seconds)
+                refused = Seen([each for each in found.calls if each[2].startswith("limit ")])
                 good = [each for each in found.calls if each[2] == "ok"]
                 seen[share] = (len(good) / (seconds - 1), found.quantile(0.99), refused.quantile(0.99, only_ok=False))
                 others = len(found.calls) - len(good) - len(refused.calls)
@@ -187,7 +201,12 @@ def overload(what: str, seconds: float) -> bool:
                 )
         finally:
             pair.close()
-    peak = max(goodput for goodput, _, _ in seen.values())
+    per_cpu = len([call for call in whole.calls if call[2] == "ok"]) / spent[-1] / each
+    peak = max(capacity, *(goodput for goodput, _, _ in seen.values()))
+    print(
+        f"{what:9} goodput {seen[3.0][0] / peak:.0%} of the peak ({per_cpu:.0%} for the same CPU time of the server), p99 of the served {seen[3.0][1] / seen[0.1][1]:.1f} × the unloaded,"
+        f" 99 % of the refused within {seen[3.0][2] * 1000:.1f} ms"
+    )
     return seen[3.0][0] >= 0.9 * peak and seen[3.0][1] <= 3 * seen[0.1][1] and seen[3.0][2] < 0.005
 
 

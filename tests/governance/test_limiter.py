@@ -145,6 +145,9 @@ def test_overload_is_when_even_the_luckiest_waits() -> None:
     clock.pass_(0.1)
     shedder.admit(0.004)
     assert not shedder.overloaded
+    # A burst right behind it is still refused, a second later it is a burst like any other.
+    assert not shedder.admit(0.02)
+    clock.pass_(1)
     assert shedder.admit(0.02)
 
 
@@ -160,6 +163,9 @@ def test_a_worker_that_is_never_idle_is_overloaded() -> None:
     assert shedder.admit(0.004)
     shedder.idle()
     assert not shedder.overloaded
+    assert not shedder.admit(0.006)
+    clock.pass_(1)
+    shedder.idle()
     assert shedder.admit(0.006)
 
 
@@ -195,3 +201,20 @@ def test_in_overload_a_call_may_wait_behind_one_other() -> None:
         shedder.took(1.0)
     assert shedder.bound == 0.005  # long ones: as the configuration says
     assert shedder.refused == 1
+
+
+def test_more_than_can_be_done_is_overload_however_often_the_worker_is_idle() -> None:
+    clock = Clock()
+    shedder = Shedder(clock=clock)
+    shedder.took(0.002)
+    for _ in range(60):  # 600 a second, where 500 can be done
+        shedder.idle()
+        shedder.admit(0.0)
+        clock.pass_(0.1 / 60)
+    clock.pass_(0.001)
+    shedder.idle()
+    assert shedder.admit(0.001)
+    assert not shedder.admit(0.02)
+    clock.pass_(2)
+    shedder.idle()
+    assert shedder.admit(0.02)
