@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from weego.announce import Announcer
     from weego.center import Center
     from weego.config import Config, ListenTls
+    from weego.governed_config import ServerGovernance
     from weego.serving import GrpcOptions, Serving, ServingLimits
 
 __all__ = ["App", "check", "run_master"]
@@ -73,6 +74,7 @@ class App:
         self.config: Config | None = None
         self.classes: list[type[Any]] = []
         self.memory: Memory | None = None
+        self._governance: ServerGovernance | None = None
         self._shared_fd: int | None = None
         self.tls: list[ServerTLS | None] = []
         self._center: Center[Config] | None = None
@@ -215,7 +217,7 @@ class App:
         services = [make_service(cls) for cls in self.classes]
         body: Body | None = None
         assert self.memory is not None
-        governance = ServerGovernance(config.governance, self.memory)
+        governance = self._governance = ServerGovernance(config.governance, self.memory)
         serving = Serving(
             [*services, reflection(services)] if config.server.reflection else services,
             middleware=[validate_arguments] if config.server.validate else [],
@@ -236,7 +238,7 @@ class App:
             self.tls,
             follow=lambda settings: self._follow(settings, serving),
             announcer=self._announcer(config, worker),
-            refused=governance.refused,
+            refused=lambda: self._governance.refused() if self._governance is not None else 0,
         )
         self._watch_center(config, serving)
         try:
@@ -279,7 +281,8 @@ class App:
 
         serving.follow(serving_limits(config), grpc_options(config))
         if self.memory is not None:  # counters go on under the names of their limits
-            serving.govern(ServerGovernance(config.governance, self.memory).middleware)
+            governance = self._governance = ServerGovernance(config.governance, self.memory, before=self._governance)
+            serving.govern(governance.middleware, governance.shedder)
             if self._center is not None:
                 follow(known_of(config, self.memory))
 

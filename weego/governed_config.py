@@ -154,10 +154,21 @@ def _method(service: str, name: str, table: configuration.Method, default: Polic
 
 
 class ServerGovernance:
-    """What a server's configuration refuses: makes the middleware of each method, and shows its state."""
+    """What a server's configuration refuses: makes the middleware of each method, and shows its state.
 
-    def __init__(self, table: configuration.Governance, memory: Memory, wait: Callable[[float], Any] = sleep) -> None:
+    `before` is the one that this one takes over from, after a reload: its counts go on.
+    """
+
+    def __init__(
+        self,
+        table: configuration.Governance,
+        memory: Memory,
+        wait: Callable[[float], Any] = sleep,
+        *,
+        before: ServerGovernance | None = None,
+    ) -> None:
         self.shedder = Shedder(float(table.shed_target), float(table.shed_interval)) if table.shed else None
+        self._refused_before = before.refused() if before is not None else 0
         rules = tuple(
             LimitRule(each.name, each.rate, each.burst, each.concurrency, each.method, each.caller, each.each_caller)
             for each in table.limit
@@ -179,7 +190,11 @@ class ServerGovernance:
 
     def refused(self) -> int:
         """How many calls this process refused, by limits and by shedding."""
-        return (self.limits.refused if self.limits else 0) + (self.shedder.refused if self.shedder else 0)
+        return (
+            self._refused_before
+            + (self.limits.refused if self.limits else 0)
+            + (self.shedder.refused if self.shedder else 0)
+        )
 
     def snapshot(self) -> dict[str, Any]:
         """Limits and shedding, as plain values."""
