@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import resource
+import sys
 from dataclasses import dataclass
 from importlib import metadata
 
@@ -29,6 +30,11 @@ def places() -> Places:
     """One CPU for each side, the last two this process may run on (the first is where a machine's interrupts go)."""
     cpus = sorted(os.sched_getaffinity(0))
     return Places(cpus[-1], cpus[-2]) if len(cpus) > 1 else Places(None, None)
+
+
+def say(text: str) -> None:
+    """How far the run is, beside its tables."""
+    print(text, file=sys.stderr, flush=True)
 
 
 def raise_file_limit() -> None:

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -24,10 +25,18 @@ def tell(port: int) -> None:
     print(json.dumps({"port": port, "pid": os.getpid()}), flush=True)
 
 
+def bind(server: Any) -> int:
+    """Its port; with two files, a certificate and its key, for TLS."""
+    files = [Path(each).read_bytes() for each in sys.argv[1:] if not each.startswith("-")]
+    if not files:
+        return int(server.add_insecure_port("127.0.0.1:0"))
+    return int(server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials([(files[1], files[0])])))
+
+
 def with_threads() -> None:
     server = grpc.server(ThreadPoolExecutor(os.cpu_count() or 1))
     server.add_generic_rpc_handlers(handlers(lambda request, _: BytesValue(value=request.value)))
-    port = server.add_insecure_port("127.0.0.1:0")
+    port = bind(server)
     server.start()
     tell(port)
     server.wait_for_termination()
@@ -39,7 +48,7 @@ async def with_asyncio() -> None:
 
     server = grpc.aio.server()
     server.add_generic_rpc_handlers(handlers(echo))
-    port = server.add_insecure_port("127.0.0.1:0")
+    port = bind(server)
     await server.start()
     tell(port)
     await server.wait_for_termination()

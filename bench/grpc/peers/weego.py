@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 
 from google.protobuf import wrappers_pb2
 
 from codec.protobuf import ProtobufMethodSpec, message_type, protobuf_service
 from codec.spec import Service
+from poller.tls import ServerTLS
 from weego.server import Server
 
 TYPE = message_type(wrappers_pb2.BytesValue)
@@ -22,6 +24,8 @@ class Echo(Service):
 
 
 if __name__ == "__main__":
-    server = Server([Echo()], listen="tcp://127.0.0.1:0")
+    # With two files, a certificate and its key: TLS.
+    tls = ServerTLS(cert=sys.argv[1], key=sys.argv[2]) if len(sys.argv) > 1 else None
+    server = Server([Echo()], listen="tcp://127.0.0.1:0", tls=tls)
     print(json.dumps({"port": int(server.addresses[0].rpartition(":")[2]), "pid": os.getpid()}), flush=True)
     server.serve_forever()
