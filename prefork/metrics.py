@@ -8,8 +8,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from prefork import status
-from prefork.status import COUNTERS, GAUGES
+from prefork import scoreboard, status
+from prefork.status import ABUSES, COUNTERS, GAUGES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -100,6 +100,12 @@ def page(master: Master) -> bytes:
         lines += _family(name, "gauge", text, _one(board.total(GAUGES[key])))
     for key, (name, text) in _COUNTER_TEXTS.items():
         lines += _family(name, "counter", text, _one(board.total(COUNTERS[key])))
+    lines += _family(
+        "weego_h2_abuse_total",
+        "counter",
+        "Connections, or streams that stalled, ended for abuse of HTTP/2, by kind.",
+        [({"kind": kind}, board.total(scoreboard.FIRST_ABUSE + at)) for at, kind in enumerate(ABUSES)],
+    )
     return ("\n".join(lines) + "\n").encode()
 
 

@@ -1,6 +1,6 @@
 """The scoreboard: what every worker is doing, in memory that all processes share.
 
-It is one memfd of 64-bit cells, 32 to a row, 256 bytes. Row 0 is the header, row 1 sums up the dead, the others are
+It is one memfd of 64-bit cells, 64 to a row, 512 bytes. Row 0 is the header, row 1 sums up the dead, the others are
 workers. A worker keeps its row for life; a slot has two rows while an old worker drains and its successor serves.
 
 Rules
@@ -24,23 +24,24 @@ from prefork.primitives import memfd_create, monotonic_ns
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-ROW_CELLS = 32
+ROW_CELLS = 64
 FIRST_ROW = 2
 
 # Header cells.
 H_MAGIC, H_LAYOUT, H_CAPACITY, H_HIGH, H_GENERATION, H_SEQ, H_MASTER_PID = range(7)
 MAGIC = 0x7765_6567_6F42  # "weegoB"
-LAYOUT = 1
+LAYOUT = 2
 
 # Who: written by the master when it gives the row away, then by the worker.
 PID, SLOT, GENERATION, STATE, BEAT_NS, LOOP_SEQ = range(6)
 # Gauges.
 CONNECTIONS, INFLIGHT, OLDEST_START_NS, METHOD, RSS_KB = range(6, 11)
-# Counters: from here to the end of the row everything is folded. 25 to 31 are the assembly's.
+# Counters: from here to the end of the row everything is folded. From 24 on they are the assembly's.
 FIRST_COUNTER = 16
 REQUESTS, ERRORS, ACCEPTED, BYTES_IN, BYTES_OUT, HANDED_OVER, ADOPTED, REFUSED_CALLS = range(16, 24)
 LOG_DROPPED, CLIENT_CALLS, CLIENT_ERRORS, CLIENT_RETRIES, CLIENT_HEDGES = range(24, 29)
-FIRST_FREE_COUNTER = 29
+FIRST_ABUSE = 32  # one for each of ``status.ABUSES``
+FIRST_FREE_COUNTER = 48
 
 # States.
 FREE, SPAWNED, BOOTING, READY, DRAINING = range(5)
@@ -100,7 +101,7 @@ class Scoreboard:
     # -- reading --------------------------------------------------------------------------------------------------------
 
     def row(self, index: int) -> memoryview:
-        """The 32 cells of one worker, writable."""
+        """The 64 cells of one worker, writable."""
         start = (FIRST_ROW + index) * ROW_CELLS
         return self.cells[start : start + ROW_CELLS]
 

@@ -32,6 +32,24 @@ COUNTERS = {
     "client_hedges": scoreboard.CLIENT_HEDGES,
 }
 
+#: Kinds of abuse of HTTP/2 that are counted, each in a column of its own from ``FIRST_ABUSE`` on; new ones go to the end.
+ABUSES = (
+    "resets",
+    "stream_errors",
+    "refused_streams",
+    "continuations",
+    "empty_frames",
+    "header_list",
+    "settings",
+    "too_many_pings",
+    "goaways",
+    "priorities",
+    "window_updates",
+    "window_stall",
+    "small_frames",
+    "overhead",
+)
+
 GAUGES = {"connections": scoreboard.CONNECTIONS, "inflight": scoreboard.INFLIGHT}
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")

@@ -339,6 +339,11 @@ class Serving:
         """Connections open now."""
         return len(self.dispatcher.connections)
 
+    @property
+    def abuse(self) -> dict[str, int]:
+        """How often peers were shown the door for abuse of HTTP/2, by kind."""
+        return {} if self.grpc is None else self.grpc.abuse
+
     # ---- leaving -----------------------------------------------------------------------------------------------------
 
     def stop_accepting(self, *, drain_queue: Iterable[int] = ()) -> None:

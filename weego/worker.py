@@ -36,6 +36,7 @@ from prefork import (
 )  # fmt: skip
 from prefork.closing import turn_away
 from prefork.handover import MAX_HANDOVER_BYTES
+from prefork.status import ABUSES
 from weego import log as log_files
 from weego.announce import Announcer
 from weego.selfcall import call_self
@@ -223,6 +224,9 @@ class Body:
         self._worker.row[scoreboard.LOG_DROPPED] = log_files.dropped()
         self._worker.row[scoreboard.REFUSED_CALLS] = self._refused()
         self._worker.row[scoreboard.CLIENT_CALLS : scoreboard.CLIENT_HEDGES + 1] = memoryview(array("q", totals()))
+        for kind, count in self._serving.abuse.items():
+            if kind in ABUSES:
+                self._worker.row[scoreboard.FIRST_ABUSE + ABUSES.index(kind)] = count
 
     def may_accept(self) -> bool:
         """The gate: does this worker have its share of the connections?"""

@@ -49,7 +49,8 @@ def run_storm(given: argparse.Namespace, folder: Path) -> bool:
 
 
 def run_grpc(given: argparse.Namespace, folder: Path) -> bool:
-    found = grpc_reloads.reloads(grpc_reloads.both(folder), hups=20, channels=64)
+    # On a machine that pauses the master or a worker they say so, and nothing else of it matters here.
+    found = grpc_reloads.reloads(grpc_reloads.both(folder), hups=20, channels=64, allow=["is late: starved", "was not running for"])
     print(found)
     return found.failed == {"unary": [0], "stream": [0]} and found.done["unary"] > 1000 and found.done["stream"] > 200
 

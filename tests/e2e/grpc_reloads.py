@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,9 +47,9 @@ def both(folder: Path) -> App:
     return App(folder, code=PROBE_CODE.format(version=1) + "\n\n" + CODE)
 
 
-def reloads(app: App, *, hups: int, channels: int) -> Outcome:
+def reloads(app: App, *, hups: int, channels: int, allow: Sequence[str] = ()) -> Outcome:
     """Serve with two workers, HUP so many times under load, stop. What the load saw."""
-    with app.serve(more=BOTH, workers=2) as server:
+    with app.serve(more=BOTH, workers=2, allow=allow) as server:
         command = [*NICE, sys.executable, "-m", "tests.support.grpcio_load", server.address.removeprefix("tcp://"), str(channels)]
         load = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert load.stdin is not None

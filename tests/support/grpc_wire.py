@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import time
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from codec.buffer import ReadBuffer
 from codec.grpc import GrpcConnection, GrpcStream, message_text, metadata_pairs
@@ -19,13 +20,17 @@ class Closed(Exception):
 
 
 class GrpcWire:
-    """One connection. Blocks; so it is not for a thread that runs the server's hub."""
+    """One connection. Blocks; so it is not for a thread that runs the server's hub. With `context` set, by TLS to "localhost"."""
+
+    context: ClassVar[ssl.SSLContext | None] = None
 
     def __init__(self, address: str, *, window: int = 1 << 20) -> None:
         family, target = target_of(address)
         self.socket = socket.socket(family)
         self.socket.settimeout(PATIENCE)
         self.socket.connect(target)
+        if self.context is not None:
+            self.socket = self.context.wrap_socket(self.socket, server_hostname="localhost")
         self.protocol = GrpcConnection(True, stream_window=window)
         self.sink = BufferSink()
         self.protocol.begin(self.sink)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import zlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import gevent
@@ -14,12 +15,26 @@ import pytest
 import weego
 from codec.errors import BusinessError, Code, StatusError
 from codec.grpc import binary_value, find_field
+from tests.support.certs import Certificates
 from tests.support.grpc_echo import Echo, EchoService, Reply, Request
 from tests.support.grpc_wire import Closed, GrpcWire, prefixed, replies, said
 from tests.support.net import records, served, wait_until, with_hub, without_hub
 from weego.routes import ServiceError, inline, thread
 
 ACCEPTED, DETAILS = 15, 18
+
+
+@pytest.fixture(scope="module")
+def certs(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    return Certificates(tmp_path_factory.mktemp("certs"))
+
+
+@pytest.fixture(autouse=True, params=["cleartext", "tls"])
+def secured(request: pytest.FixtureRequest, certs: Certificates, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of this file, without TLS and with it."""
+    if request.param == "tls":
+        monkeypatch.setattr(GrpcWire, "context", certs.stdlib())
+        monkeypatch.setitem(globals(), "served", partial(served, tls=certs.server()))
 
 
 def against(service: object, use: Callable[[GrpcWire], Any], **options: Any) -> Any:
@@ -673,7 +688,7 @@ def test_services_that_cannot_be_served() -> None:
 
 
 @with_hub
-def test_thrift_and_grpc_on_one_port() -> None:
+def test_thrift_and_grpc_on_one_port(certs: Certificates) -> None:
     from tests.support.echo_stub import Echo as ThriftEcho
     from tests.support.echo_stub import EchoClient
     from tests.support.echo_stub import Request as ThriftRequest
@@ -686,8 +701,9 @@ def test_thrift_and_grpc_on_one_port() -> None:
     class Named(EchoService):
         __spec__ = type(Echo.__spec__)("GrpcEcho", Echo.__spec__.own_methods, full_name="weego.test.v1.Echo", kind="protobuf")
 
-    with weego.Server([Thrift(), Named()], listen="tcp://127.0.0.1:0") as server:
-        with EchoClient(server.addresses[0]) as client:
+    secure = GrpcWire.context is not None
+    with weego.Server([Thrift(), Named()], listen="tcp://127.0.0.1:0", tls=certs.server() if secure else None) as server:
+        with EchoClient(server.addresses[0], tls=certs.client() if secure else None) as client:
             assert client.echo(ThriftRequest(message="thrift")).message == "thrift"
         pool = gevent.get_hub().threadpool
 
