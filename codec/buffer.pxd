@@ -39,13 +39,37 @@ cdef inline Py_ssize_t left(Cursor* c) noexcept nogil:
     return c.end - c.p
 
 
+cdef enum:
+    # Bytes from which on a value is left where it is, in an object of its own, instead of being copied: into a message that is sent, or out of
+    # one that arrived. Below, the copy costs less than the object that would stand for it and its place in the system call.
+    APART = 16384
+
+
+cdef class Piece:
+    """Bytes that belong to another object, which it holds: part of a message that is sent, or what a view of one that arrived looks at."""
+
+    cdef object owner
+    cdef const uint8_t* p
+    cdef Py_ssize_t n
+    cdef Py_ssize_t at      # in a WriteBuffer: how many of the buffer's own bytes go before it
+
+
 cdef class WriteBuffer:
-    """Bytes being gathered. `p[0:n]` is the content, `cap` the room; `p` moves when it grows."""
+    """Bytes being gathered. `p[0:n]` is the content, `cap` the room; `p` moves when it grows.
+
+    Where the one who made it can send from several places at once (`gathers`), and the message is sent as it is written (`splices`, while it is),
+    large values stay where they are: `pieces`, each at a place between the buffer's own bytes, `apart` bytes in all.
+    """
 
     cdef uint8_t* p
     cdef Py_ssize_t n
     cdef Py_ssize_t cap
+    cdef list pieces
+    cdef Py_ssize_t apart
+    cdef bint gathers
+    cdef bint splices
 
+    cdef int splice(self, object owner, const void* src, Py_ssize_t size) except -1
     cdef int grow(self, Py_ssize_t more) except -1
     cdef int append(self, const void* src, Py_ssize_t size) except -1
     cdef void truncate(self, Py_ssize_t n) noexcept
@@ -60,13 +84,27 @@ cdef inline int reserve(WriteBuffer b, Py_ssize_t more) except -1:
     return 0
 
 
+cdef class Block:
+    """Memory that has outlived its ReadBuffer, or may: views hold it."""
+
+    cdef uint8_t* p
+
+
 cdef class ReadBuffer:
-    """Bytes that arrived and wait to be understood: `p[head:tail]`, with room up to `cap`."""
+    """Bytes that arrived and wait to be understood: `p[head:tail]`, with room up to `cap`.
+
+    Once `lend` was called the memory belongs to the Block that it returned. What has arrived is not moved in it any more; what comes may still
+    be put behind it.
+    """
 
     cdef uint8_t* p
     cdef Py_ssize_t head
     cdef Py_ssize_t tail
     cdef Py_ssize_t cap
+    cdef Block block        # None: the memory is the buffer's own
+
+    cdef Block lend(self)
+    cdef int move(self, Py_ssize_t cap) except -1
 
     cdef int make_room(self, Py_ssize_t want) except -1
     cdef int feed(self, const void* src, Py_ssize_t size) except -1

@@ -78,6 +78,8 @@ cdef class FieldTable:
 cdef int fill_absent(FieldTable table, void* base, Frame* frame) except -1
 # Bound the memory that the next decode may take, in bytes; without it DEFAULT_MAX_DECODED holds.
 cdef void grant(int64_t size) noexcept
+# What the next message stands in, for its views; see plan_binary.pxi.
+cdef void lend_from(object source) noexcept
 
 
 @cython.final

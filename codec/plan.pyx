@@ -33,11 +33,13 @@ The rules, each with a test:
 """
 
 cimport cython
+from cpython.buffer cimport PyBuffer_IsContiguous
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_Check, PyByteArray_GET_SIZE
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_Check, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.dict cimport PyDict_Check, PyDict_New, PyDict_Next, PyDict_SetItem, PyDict_Size
 from cpython.exc cimport PyErr_Clear
 from cpython.list cimport PyList_Append, PyList_AsTuple, PyList_Check, PyList_GET_SIZE, PyList_New
+from cpython.memoryview cimport PyMemoryView_GET_BUFFER
 from cpython.object cimport PyObject, PyTypeObject
 from cpython.ref cimport Py_INCREF
 from cpython.set cimport PyAnySet_Check, PySet_Add, PySet_Size
@@ -48,7 +50,7 @@ from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
 from codec.bytes_buffer cimport LARGE, BytesBuffer
-from codec.buffer cimport Cursor, WriteBuffer, get16, get32, get64, left, put16, put32, put64, reserve
+from codec.buffer cimport APART, Cursor, Piece, ReadBuffer, WriteBuffer, get16, get32, get64, left, put16, put32, put64, reserve
 
 import uuid
 from types import MemberDescriptorType
@@ -202,6 +204,7 @@ cdef enum Wire:
     # Kinds that share a wire type with another one.
     BINARY = 17
     ENUM = 18
+    VIEW = 19               # a binary that is decoded to a memoryview
 
 cdef enum FrameKind:
     IN_STRUCT = 0
@@ -282,6 +285,8 @@ cdef int32_t weight_of(uint8_t kind) noexcept:
     """What an element of this kind takes beside its place."""
     if kind == STRING or kind == BINARY:
         return 56
+    if kind == VIEW:
+        return 320
     if kind == I32 or kind == I64 or kind == I16 or kind == DOUBLE:
         return 32
     if kind == UUID:
@@ -347,6 +352,7 @@ cdef int mistyped(Frame* frame, str expected, PyObject* value) except -1:
 
 
 include "plan_skip.pxi"
+include "plan_binary.pxi"
 include "plan_decode.pxi"
 include "plan_encode.pxi"
 include "plan_compact_skip.pxi"
@@ -426,7 +432,7 @@ cdef TypeNode* new_node(object type, int frozen, list keep) except NULL:
         node.frozen = frozen
         node.kind = node.wire
         if isinstance(type, _types.Primitive):
-            node.kind = KINDS[type.name]
+            node.kind = VIEW if type.view else KINDS[type.name]
         elif isinstance(type, _types.List):
             node.elem = new_node(type.elem, frozen, keep)
         elif isinstance(type, _types.Set):
@@ -673,7 +679,7 @@ cdef class StructPlan(FieldTable):
             else:
                 write_struct(self, value, out, NULL, 1)
         except BaseException:
-            out.n = start
+            out.truncate(start)
             raise
         return 0
 
@@ -717,12 +723,14 @@ cdef object loads_with(FieldTable table, object data, bint compact):
     cdef object value
     c.p = <const uint8_t*>PyBytes_AS_STRING(content)
     c.end = c.p + PyBytes_GET_SIZE(content)
+    lend_from(content)
     if isinstance(table, StructPlan):
         value = (<StructPlan>table).decode(&c, compact)
     elif isinstance(table, ArgsPlan):
         value = (<ArgsPlan>table).decode(&c, compact)
     else:
         value = (<ResultPlan>table).decode(&c, compact)
+    lend_from(None)
     if c.p != c.end:
         reason = f"{table.name}: {left(&c)} bytes behind the end of the struct"
         raise ProtocolError(reason, ProtocolErrorKind.INVALID_DATA)
@@ -823,7 +831,7 @@ cdef class ArgsPlan(FieldTable):
             else:
                 write_fields(self, <void*><PyObject*>args, out, &frame)
         except BaseException:
-            out.n = start
+            out.truncate(start)
             raise
         return 0
 
@@ -938,7 +946,7 @@ cdef class ResultPlan(FieldTable):
             out.p[out.n] = STOP
             out.n += 1
         except BaseException:
-            out.n = start
+            out.truncate(start)
             raise
         return 0
 

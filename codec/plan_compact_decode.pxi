@@ -185,9 +185,9 @@ cdef PyObject* read_compact_value(TypeNode* t, Cursor* c, Frame* frame) except N
         return float_from(number)
     elif kind == ENUM:
         return (<EnumTable>t.ref).member(<int32_t>read_zigzag(c, INT32_MIN, INT32_MAX, frame), frame)
-    elif kind == BINARY:
+    elif kind == BINARY or kind == VIEW:
         n = read_compact_size(c, frame)
-        value = bytes_from(<const char*>c.p, n)
+        value = bytes_from(<const char*>c.p, n) if kind == BINARY else read_view(c.p, n)
         c.p += n
         return value
     elif kind == BYTE:

@@ -111,6 +111,9 @@ cdef int write_compact_value(TypeNode* t, PyObject* value, WriteBuffer out, Fram
             data = utf8_or_error(value, &n, frame)
         if n > INT32_MAX:
             unfit(frame, f"a string of {n} bytes is longer than a Thrift string can be")
+        if n >= APART and out.splices:
+            out.n = put_varint(out.p + out.n, <uint64_t>n) - out.p
+            return out.splice(<object>value, data, n)
         return write_compact_bytes(data, n, out)
     elif kind == I64:
         if is_exact_long(value):
@@ -156,7 +159,7 @@ cdef int write_compact_value(TypeNode* t, PyObject* value, WriteBuffer out, Fram
         if not is_exact_long(value) and not is_subtype(type_of(value), <PyTypeObject*>(<EnumTable>t.ref).cls):
             mistyped(frame, (<EnumTable>t.ref).cls.__name__, value)
         return write_zigzag(whole_number(value, INT32_MIN, INT32_MAX, "enum (i32)", frame), out)
-    elif kind == BINARY:
+    elif kind == BINARY or kind == VIEW:
         return write_compact_binary(<object>value, out, frame)
     elif kind == BYTE:
         out.p[out.n] = <uint8_t>whole_number(value, INT8_MIN, INT8_MAX, "byte", frame)
@@ -180,26 +183,6 @@ cdef int write_compact_bytes(const char* data, Py_ssize_t n, WriteBuffer out) ex
     memcpy(out.p + out.n, data, n)
     out.n += n
     return 0
-
-
-cdef int write_compact_binary(object value, WriteBuffer out, Frame* frame) except -1:
-    cdef bytes content
-    cdef Py_ssize_t n
-    if PyByteArray_Check(value):
-        n = PyByteArray_GET_SIZE(value)
-        if n <= INT32_MAX:
-            return write_compact_bytes(PyByteArray_AS_STRING(value), n, out)
-    else:
-        if PyBytes_Check(value):
-            content = value
-        elif type(value) is memoryview:
-            content = bytes(value)
-        else:
-            mistyped(frame, "bytes", <PyObject*>value)
-        n = PyBytes_GET_SIZE(content)
-        if n <= INT32_MAX:
-            return write_compact_bytes(PyBytes_AS_STRING(content), n, out)
-    return unfit(frame, f"{n} bytes are longer than a Thrift binary can be")
 
 
 cdef inline int write_compact_count(uint8_t type, Py_ssize_t n, WriteBuffer out, Frame* frame) except -1:

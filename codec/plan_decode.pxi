@@ -217,7 +217,7 @@ cdef PyObject* read_value(TypeNode* t, Cursor* c, Frame* frame) except NULL:
             ended(frame, 4, room)
         c.p = p + 4
         return (<EnumTable>t.ref).member(<int32_t>get32(p), frame)
-    elif kind == BINARY:
+    elif kind == BINARY or kind == VIEW:
         if room < 4:
             ended(frame, 4, room)
         n = <int32_t>get32(p)
@@ -225,7 +225,7 @@ cdef PyObject* read_value(TypeNode* t, Cursor* c, Frame* frame) except NULL:
             broken(frame, NEGATIVE_SIZE, f"negative length {n}")
         if n > room - 4:
             broken(frame, SIZE_LIMIT, f"a length of {n} bytes, {room - 4} are there")
-        value = bytes_from(<const char*>p + 4, n)
+        value = bytes_from(<const char*>p + 4, n) if kind == BINARY else read_view(p + 4, n)
         c.p = p + 4 + n
         return value
     elif kind == BYTE:

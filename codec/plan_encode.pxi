@@ -99,6 +99,10 @@ cdef int write_value(TypeNode* t, PyObject* value, WriteBuffer out, Frame* frame
             data = utf8_or_error(value, &n, frame)
         if n > INT32_MAX:
             unfit(frame, f"a string of {n} bytes is longer than a Thrift string can be")
+        if n >= APART and out.splices:
+            put32(p, <int32_t>n)
+            out.n += 4
+            return out.splice(<object>value, data, n)
         reserve(out, n + 4)
         p = out.p + out.n
         put32(p, <int32_t>n)
@@ -149,7 +153,7 @@ cdef int write_value(TypeNode* t, PyObject* value, WriteBuffer out, Frame* frame
         put32(p, <int32_t>whole_number(value, INT32_MIN, INT32_MAX, "enum (i32)", frame))
         out.n += 4
         return 0
-    elif kind == BINARY:
+    elif kind == BINARY or kind == VIEW:
         return write_binary(<object>value, out, frame)
     elif kind == BYTE:
         number = whole_number(value, INT8_MIN, INT8_MAX, "byte", frame)
@@ -204,19 +208,6 @@ cdef int write_bytes(const char* data, Py_ssize_t n, WriteBuffer out, Frame* fra
     memcpy(out.p + out.n + 4, data, n)
     out.n += n + 4
     return 0
-
-
-cdef int write_binary(object value, WriteBuffer out, Frame* frame) except -1:
-    cdef bytes content
-    if PyBytes_Check(value):
-        return write_bytes(PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value), out, frame)
-    if PyByteArray_Check(value):
-        return write_bytes(PyByteArray_AS_STRING(value), PyByteArray_GET_SIZE(value), out, frame)
-    if type(value) is not memoryview:
-        mistyped(frame, "bytes", <PyObject*>value)
-    # A view may have strides and a foreign owner: a copy is the simple way to get it right.
-    content = bytes(value)
-    return write_bytes(PyBytes_AS_STRING(content), PyBytes_GET_SIZE(content), out, frame)
 
 
 cdef int write_uuid(object value, WriteBuffer out, Frame* frame) except -1:

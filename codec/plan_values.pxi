@@ -36,7 +36,7 @@ cdef int add_lane(uint64_t* sum, object value) except -1:
         return 0
     elif isinstance(value, set):
         value = frozenset(value)
-    elif PyByteArray_Check(value):
+    elif PyByteArray_Check(value) or type(value) is memoryview:
         value = bytes(value)
     sum[0] = mix(sum[0], <uint64_t><Py_hash_t>hash(value))
     return 0

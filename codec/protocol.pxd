@@ -1,7 +1,7 @@
 # cython: language_level=3
 """The rules of one connection, without the connection."""
 
-from codec.buffer cimport Cursor
+from codec.buffer cimport Cursor, ReadBuffer
 
 
 cdef class Protocol:
@@ -9,6 +9,8 @@ cdef class Protocol:
 
     # Seconds that the rest of what has begun to arrive may take; 0: what the connection's limits say. A subclass sets it as it goes.
     cdef readonly double patience
+    # What the cursor of the next `receive` points into, where views of a message may hold on to it; None where it is used again at once.
+    cdef ReadBuffer source
 
     # The next whole message in `c`, with c.p moved behind it, or None when more bytes are needed. What it returns is the
     # protocol's own class. Raises ProtocolError when the connection cannot go on.

@@ -26,12 +26,15 @@ cdef class Protocol:
         while True:
             c.p = data.p + data.head
             c.end = data.p + data.tail
+            self.source = data
             try:
                 message = self.receive(&c)
             except ProtocolError:
                 if messages:
                     return messages
                 raise
+            finally:
+                self.source = None
             data.head = c.p - data.p
             if message is None:
                 return messages

@@ -51,6 +51,14 @@ class Struct(StructBase):
     def __repr__(self) -> str:
         return f"{type(self).__qualname__}({_fields_text(self)})"
 
+    def __getstate__(self) -> Any:
+        """What is pickled and copied deeply: a view of what arrived (`py.view`) as the bytes that it shows."""
+        state = object.__getstate__(self)
+        if isinstance(state, tuple) and any(type(value) is memoryview for value in state[1].values()):
+            attributes, slots = state
+            state = attributes, {name: bytes(value) if type(value) is memoryview else value for name, value in slots.items()}
+        return state
+
     def __setstate__(self, state: Any) -> None:
         """Restore a pickle, of another version of the IDL too: new fields get their defaults, fields gone are dropped."""
         attributes, slots = state if isinstance(state, tuple) else (state, None)

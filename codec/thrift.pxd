@@ -91,6 +91,7 @@ cdef struct Marks:
     Py_ssize_t frame
     Py_ssize_t sum                   # room for the payload's checksum
     bint packed                      # the payload is to be compressed
+    Py_ssize_t apart                 # what the buffer had in pieces before the message
 
 
 cdef struct Head:

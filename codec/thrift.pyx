@@ -20,7 +20,7 @@ Neither knows sockets, clocks or tasks. Heads and framings are here; the two sid
 
 cimport cython
 from codec.buffer cimport get32, left, put32, reserve
-from codec.plan cimport grant
+from codec.plan cimport grant, lend_from
 from codec.scan cimport compact_varint, scan, scan_compact, scan_start, scan_start_value
 from codec.proto_plan cimport ProtoPlan
 from codec.ttheader cimport HEADER_FIXED, begin_header, check_payload, end_header, put_checksum, read_header
@@ -406,6 +406,9 @@ cdef int begin_message(
     cdef uint8_t* p
     m.packet = m.frame = m.sum = -1
     m.packed = framing & TTHEADER and len(transforms) > 0
+    m.apart = out.apart
+    # What is compressed or summed up must be in one place.
+    out.splices = out.gathers and not m.packed and not (framing & TTHEADER and checksum)
     if framing & TTHEADER:
         m.packet = begin_header(out, header_seqid, flags, ints, strings, &m.sum if checksum else NULL, transforms)
         if framing & COMPACT:
@@ -448,14 +451,16 @@ cdef int compress_payload(WriteBuffer out, Marks* m) except -1:
 
 cdef int end_message(WriteBuffer out, Marks* m, Py_ssize_t start) except -1:
     """Fill in the lengths of the message that began at `start`."""
-    if out.n - start > INT32_MAX:
-        raise EncodeError(f"a message of {out.n - start} bytes; no framing carries more than {INT32_MAX}")
+    cdef Py_ssize_t apart = out.apart - m.apart
+    out.splices = False
+    if out.n + apart - start > INT32_MAX:
+        raise EncodeError(f"a message of {out.n + apart - start} bytes; no framing carries more than {INT32_MAX}")
     if m.frame >= 0:
-        put32(out.p + m.frame, <uint32_t>(out.n - m.frame - 4))
+        put32(out.p + m.frame, <uint32_t>(out.n + apart - m.frame - 4))
     if m.packed:
         compress_payload(out, m)
     if m.packet >= 0:
-        end_header(out, m.packet)
+        end_header(out, m.packet, apart)
     if m.sum >= 0:
         put_checksum(out, m.packet, m.sum)
     return 0

@@ -20,7 +20,7 @@ cdef class ThriftClientProtocol(ThriftProtocol):
     cdef int call(self, Route route, tuple args, int32_t seqid, WriteBuffer out, dict ints, dict strings) except -1:
         """Write a call. EncodeError when an argument does not fit the IDL; the buffer is then as before."""
         cdef Marks m
-        cdef Py_ssize_t start = out.n
+        cdef Py_ssize_t start = out.n, size
         cdef int type = ONEWAY if route.oneway else CALL
         try:
             begin_message(out, &m, self.framing, True, route.name, type, seqid, seqid, ints, strings, self.checksum,
@@ -29,8 +29,9 @@ cdef class ThriftClientProtocol(ThriftProtocol):
                 self.write_protobuf(route, args, out)
             else:
                 route.args.encode(args, out, self.framing & COMPACT)
-            if out.n - start > self.max_message:
-                raise EncodeError(f"the call takes {out.n - start} bytes, more than the limit of {self.max_message}", route.spec.name)
+            size = out.n - start + out.apart - m.apart
+            if size > self.max_message:
+                raise EncodeError(f"the call takes {size} bytes, more than the limit of {self.max_message}", route.spec.name)
             end_message(out, &m, start)
         except BaseException:
             out.truncate(start)
@@ -103,10 +104,12 @@ cdef class ThriftClientProtocol(ThriftProtocol):
                     r.value = read_message(route.response, route.response_plan, &body, self.max_decoded)
                     return r
                 grant(self.max_decoded)
+                lend_from(self.inflated if header is not None and header.transforms else self.source)
                 r.value = route.result.decode(&body, head.compact)
             except Exception as error:
                 # Declared exceptions of the IDL, and results that cannot be decoded: the connection is in step in both cases.
                 r.error = error
+            lend_from(None)
         return r
 
     def write_heartbeat(self, int32_t seqid, WriteBuffer out not None):

@@ -92,9 +92,11 @@ cdef class ThriftServerProtocol(ThriftProtocol):
                     self.read_protobuf(r, &body, head.protobuf)
                     return r
                 grant(self.max_decoded)
+                lend_from(self.inflated if header is not None and header.transforms else self.source)
                 r.args = r.route.args.decode(&body, head.compact)
             except ProtocolError as error:
                 r.error = ApplicationError(f"{r.method}: {error.message}", ApplicationErrorType.PROTOCOL_ERROR)
+            lend_from(None)
         return r
 
     cdef int read_protobuf(self, Request r, Cursor* body, bint is_protobuf) except -1:
@@ -182,7 +184,7 @@ cdef class ThriftServerProtocol(ThriftProtocol):
             else:
                 request.route.result.encode_value(value, out, request.framing & COMPACT)
             end_message(out, &m, start)
-            self.check_answer(request, out.n - start)
+            self.check_answer(request, out.n - start + out.apart - m.apart)
         except BaseException:
             out.truncate(start)
             raise
@@ -201,7 +203,7 @@ cdef class ThriftServerProtocol(ThriftProtocol):
                 out.truncate(start)
                 return 0
             end_message(out, &m, start)
-            self.check_answer(request, out.n - start)
+            self.check_answer(request, out.n - start + out.apart - m.apart)
         except BaseException:
             out.truncate(start)
             raise
@@ -247,7 +249,7 @@ cdef class ThriftServerProtocol(ThriftProtocol):
             self.begin(request, &m, EXCEPTION, out, strings)
             write_application_error(out, type, message, request.framing)
             end_message(out, &m, start)
-            self.check_answer(request, out.n - start)
+            self.check_answer(request, out.n - start + out.apart - m.apart)
         except BaseException:
             out.truncate(start)
             raise

@@ -22,8 +22,8 @@ cdef class Header:
 cdef Header read_header(Cursor* c)
 # Writes all but the payload; returns where it began, for `end_header`. With `sum` not NULL, room for a checksum is left, and sum[0] is where.
 cdef Py_ssize_t begin_header(WriteBuffer out, int32_t seqid, int flags, dict ints, dict strings, Py_ssize_t* sum, bytes transforms) except -1
-# Sets LENGTH now that the payload stands behind the header.
-cdef void end_header(WriteBuffer out, Py_ssize_t start) noexcept
+# Sets LENGTH now that the payload stands behind the header; `apart`: how much of it is in pieces of the buffer.
+cdef void end_header(WriteBuffer out, Py_ssize_t start, Py_ssize_t apart) noexcept
 # Fills in the checksum of the payload, for which `begin_header` left room at `sum`.
 cdef int put_checksum(WriteBuffer out, Py_ssize_t start, Py_ssize_t sum) except -1
 # Compares the payload with the checksum of the header that came before it; ProtocolError when they do not fit. Without a checksum, nothing.

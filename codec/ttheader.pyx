@@ -260,8 +260,8 @@ cdef int write_count(WriteBuffer out, int block, Py_ssize_t pairs) except -1:
     return 0
 
 
-cdef void end_header(WriteBuffer out, Py_ssize_t start) noexcept:
-    put32(out.p + start, <uint32_t>(out.n - start - 4))
+cdef void end_header(WriteBuffer out, Py_ssize_t start, Py_ssize_t apart) noexcept:
+    put32(out.p + start, <uint32_t>(out.n + apart - start - 4))
 
 
 cdef int put_checksum(WriteBuffer out, Py_ssize_t start, Py_ssize_t sum) except -1:
@@ -302,5 +302,5 @@ def dumps(Header header not None, bytes payload=b""):
     cdef WriteBuffer out = WriteBuffer()
     start = begin_header(out, header.seqid, header.flags, header.ints, header.strings, NULL, header.transforms)
     out.append(<const char*>payload, len(payload))
-    end_header(out, start)
+    end_header(out, start, 0)
     return out.take()

@@ -21,6 +21,7 @@ __all__ = [
     "I64",
     "STRING",
     "UUID",
+    "VIEW",
     "EnumType",
     "List",
     "Map",
@@ -55,9 +56,13 @@ class WireType(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Primitive:
-    """A type without parameters; only the constants of this module exist."""
+    """A type without parameters; only the constants of this module exist.
+
+    `view`: decoded to a read-only memoryview, of what arrived where it is large (`codec.buffer.LARGE_VALUE`).
+    """
 
     name: str
+    view: bool = False
 
     def __str__(self) -> str:
         return self.name
@@ -71,6 +76,7 @@ I64: Final = Primitive("i64")
 DOUBLE: Final = Primitive("double")
 STRING: Final = Primitive("string")
 BINARY: Final = Primitive("binary")
+VIEW: Final = Primitive("binary", view=True)
 UUID: Final = Primitive("uuid")
 
 

@@ -156,7 +156,7 @@ class Rules:
         values = [self._expression(each, struct, type_) for each in rule.values]
         needed = list(dict.fromkeys(need for _, needs in values for need in needs))
         texts = [text for text, _ in values]
-        good, expected = self._test(name, rule, texts, type_)
+        good, expected = self._test(self._whole(name, rule, type_), rule, texts, type_)
         message = quoted(expected)
         if len(rule.values) == 1 and isinstance(rule.values[0], FieldRef):
             message = f'f"{expected}, {{{texts[0]}!r}}"'
@@ -164,6 +164,11 @@ class Rules:
         lines = [f"if {condition}:"]
         add = call("found.add", path, quoted(rule.key), message, name)
         return [*lines, *lay_out(add, INDENT)]
+
+    def _whole(self, name: str, rule: Rule, type_: model.Type) -> str:
+        """A view has a length, and for all else that rules ask is bytes."""
+        is_view = isinstance(type_, model.Base) and type_.view
+        return name if not is_view or rule.key in ("min_size", "max_size") else f"{self.types.bindings.builtin('bytes')}({name})"
 
     def _test(self, name: str, rule: Rule, texts: list[str], type_: model.Type) -> tuple[str, str]:
         """The condition under which the rule is broken, and what the value must do."""

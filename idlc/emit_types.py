@@ -77,6 +77,8 @@ class Types:
         match type_:
             case model.Base("uuid"):
                 return self.bindings.imported("uuid", "UUID", hidden)
+            case model.Base("binary", view=True):
+                return f"{self.bindings.builtin('bytes', hidden)} | {self.bindings.builtin('memoryview', hidden)}"
             case model.Base(name):
                 return self.bindings.builtin(_PYTHON[name], hidden)
             case model.Alias():
@@ -104,8 +106,8 @@ class Types:
     def descriptor(self, type_: model.Type) -> Node:
         """The runtime's description of a type: `stub.List(stub.I32)`."""
         match model.strip(type_):
-            case model.Base(name):
-                return self.stub(_DESCRIPTORS[name])
+            case model.Base(name, view=view):
+                return self.stub("VIEW" if view else _DESCRIPTORS[name])
             case model.ListOf(elem):
                 return call(self.stub("List"), self.descriptor(elem))
             case model.SetOf(elem):

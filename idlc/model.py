@@ -22,9 +22,10 @@ StreamingMode = Literal["unary", "client", "server", "bidirectional"]
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """bool, i8, i16, i32, i64, double, string, binary or uuid."""
+    """bool, i8, i16, i32, i64, double, string, binary or uuid. `view`: a binary that a peer's message is read as a memoryview."""
 
     name: str
+    view: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

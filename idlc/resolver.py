@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import Final, TypeVar
 
 from idlc import ast, model
 from idlc.errors import Diagnostic, Report, TooManyErrors
@@ -28,7 +28,10 @@ _UNKNOWN: Final = model.Base("i32")
 
 _STREAMING_KEY: Final = "streaming.mode"
 _IDEMPOTENT_KEY: Final = "idempotent"
+_VIEW_KEY: Final = "py.view"
 _TRUTHS: Final = {"true": True, "1": True, "false": False, "0": False}
+
+T = TypeVar("T", bound="model.Type | None")
 _STREAMING_MODES: Final = ("unary", "client", "server", "bidirectional")
 
 
@@ -257,12 +260,26 @@ class _Resolver:
                 self._report.error("duplicate-field", message, tree.pos)
                 continue
             names[tree.name] = tree
-            type_ = self._type(program, tree.type)
+            type_ = self._viewed(self._type(program, tree.type), tree.annotations)
             field = model.Field(number, tree.name, type_, tree.requiredness, None, tree.pos, tree.doc, tree.annotations)
             if tree.default is not None:
                 self._values.add_default(program, field, tree.default)
             fields.append(field)
         return tuple(fields)
+
+    def _viewed(self, type_: T, annotations: ast.Annotations) -> T | model.Base:
+        """The type of a field, argument or result that may say ``(py.view = "true")``: large ones are not copied out of what arrived."""
+        marks = [annotation for annotation in annotations if annotation.key == _VIEW_KEY]
+        for mark in marks:
+            if mark.value not in _TRUTHS:
+                self._report.error("view", f'{_VIEW_KEY} cannot be "{mark.value}"', mark.pos, 'use "true" or "false"')
+        if not marks or not _TRUTHS.get(marks[-1].value, False):
+            return type_
+        if type_ is None or model.strip(type_) != model.Base("binary"):
+            what = "void" if type_ is None else model.spell(type_)
+            self._report.error("view", f"{_VIEW_KEY} is for binary, not for {what}", marks[-1].pos)
+            return type_
+        return model.Base("binary", view=True)
 
     def _field_ids(self, trees: Sequence[ast.Field], where: str) -> list[int]:
         """Given ids checked, missing ones filled in."""
@@ -316,6 +333,7 @@ class _Resolver:
     def _function(self, service: model.Service, tree: ast.Function) -> model.Function:
         program = service.program
         result = None if tree.result is None else self._type(program, tree.result)
+        result = self._viewed(result, tree.annotations)
         args = self._fields(program, tree.args, f"{service.name}.{tree.name}")
         throws = self._fields(program, tree.throws, f"the exceptions of {service.name}.{tree.name}")
         for arg in args:

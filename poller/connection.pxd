@@ -71,6 +71,7 @@ cdef class Connection(Pollable):
 
     cdef Py_ssize_t get(self, uint8_t* p, Py_ssize_t size) except? -2
     cdef Py_ssize_t put(self, const uint8_t* p, Py_ssize_t size) except? -2
+    cdef Py_ssize_t put_pieces(self) noexcept
     cdef WriteBuffer writer(self)
     cdef int wrote(self) except -1
     cdef void begin(self) noexcept

@@ -18,7 +18,9 @@ Theory of operation
 import _socket
 import os
 
+from codec.buffer cimport Piece
 from libc.errno cimport EAGAIN, ECONNRESET, EINTR, errno
+from libc.string cimport memset
 from poller.clock cimport monotonic
 from poller.loop cimport SCRATCH
 
@@ -40,6 +42,13 @@ cdef extern from "<sys/socket.h>":
         MSG_PEEK
     Py_ssize_t recv(int fd, void* buffer, size_t size, int flags) nogil
     Py_ssize_t send(int fd, const void* buffer, size_t size, int flags) nogil
+    struct iovec:
+        void* iov_base
+        size_t iov_len
+    struct msghdr:
+        iovec* msg_iov
+        size_t msg_iovlen
+    Py_ssize_t sendmsg(int fd, const msghdr* message, int flags) nogil
 
 cdef extern from "<unistd.h>":
     int close_fd "close"(int fd)
@@ -55,6 +64,8 @@ cdef enum:
     # A spare output buffer larger than this is given back to malloc.
     SPARE_SIZE = 65536
     SPARE_BUFFERS = 64
+    # Parts of one gathered send: a message with one large value has three.
+    IOVECS = 16
     # Sent bytes at the front of an output buffer that are worth moving the rest over.
     SENT_WORTH_MOVING = 65536
 
@@ -147,7 +158,7 @@ cdef class Connection(Pollable):
     cdef bint may_process(self) noexcept:
         if self.busy >= self.most_busy or self.closing or self.fd < 0:
             return False
-        return self.output is None or self.output.n - self.sent < HIGH_WATER
+        return self.output is None or self.output.n + self.output.apart - self.sent < HIGH_WATER
 
     cdef int receive(self) except -1:
         cdef Py_ssize_t r, room
@@ -233,10 +244,13 @@ cdef class Connection(Pollable):
         while self.input is not None and self.may_process():
             c.p = self.input.p + self.input.head
             c.end = self.input.p + self.input.tail
+            self.protocol.source = self.input
             try:
                 message = self.protocol.receive(&c)
             except ProtocolError as error:
+                self.protocol.source = None
                 return self.offend(error)
+            self.protocol.source = None
             moved = c.p > self.input.p + self.input.head
             self.input.head = c.p - self.input.p
             if self.input.head == self.input.tail:
@@ -375,13 +389,14 @@ cdef class Connection(Pollable):
         """Where output is gathered; call `wrote` after writing."""
         if self.output is None:
             self.output = self.loop.spare.pop() if self.loop.spare else WriteBuffer()
+            self.output.gathers = not self.is_rooted  # what a connection does to bytes before they leave, it does in one place
             self.sent = 0
         self.is_writing = True
         return self.output
 
     cdef int wrote(self) except -1:
         self.is_writing = False
-        if self.output is not None and self.output.n == 0:
+        if self.output is not None and self.output.n == 0:  # a piece never comes first
             self.release_output()
             return 0
         if not self.is_dirty and self.fd >= 0 and (self.is_flush_missed or not self.stalled_since):
@@ -395,12 +410,13 @@ cdef class Connection(Pollable):
         self.output = None
         self.sent = 0
         if out.cap <= SPARE_SIZE and len(self.loop.spare) < SPARE_BUFFERS:
-            out.n = 0
+            out.n = out.apart = 0
+            out.pieces = None
             self.loop.spare.append(out)
         return 0
 
     cdef int flush(self) except -1:
-        cdef Py_ssize_t r
+        cdef Py_ssize_t r, size
         cdef bint was_full
         self.is_dirty = False
         if self.output is None or self.fd < 0:
@@ -409,9 +425,13 @@ cdef class Connection(Pollable):
             # Whoever writes was interrupted by a switch (a lock of the log, a finalizer) and would go on in a buffer of somebody else's.
             self.is_flush_missed = True
             return 0
-        was_full = self.output.n - self.sent >= HIGH_WATER
-        while self.sent < self.output.n:
-            r = self.put(self.output.p + self.sent, self.output.n - self.sent)
+        size = self.output.n + self.output.apart
+        was_full = size - self.sent >= HIGH_WATER
+        while self.sent < size:
+            if self.output.pieces is None:
+                r = self.put(self.output.p + self.sent, size - self.sent)
+            else:
+                r = self.put_pieces()
             if r < 0:
                 if errno == EINTR:
                     continue
@@ -424,7 +444,7 @@ cdef class Connection(Pollable):
             self.bytes_out += r
             if self.stalled_since:
                 self.stalled_since = self.loop.polled
-        if self.sent == self.output.n:
+        if self.sent == size:
             self.stalled_since = 0
             self.release_output()
             if self.watch_idle and self.busy == 0:
@@ -434,16 +454,38 @@ cdef class Connection(Pollable):
             if self.more or self.closing or self.finished or self.input is not None:
                 self.settle()
         else:
-            if self.sent >= SENT_WORTH_MOVING and self.sent * 2 >= self.output.n:
+            if self.sent >= SENT_WORTH_MOVING and self.sent * 2 >= size:
                 # A peer that reads slowly but steadily must not make the buffer grow for ever.
                 self.output.consume(self.sent)
+                size -= self.sent
                 self.sent = 0
-            if was_full and self.output.n - self.sent < LOW_WATER:
+            if was_full and size - self.sent < LOW_WATER:
                 self.settle()
-        if self.watch_room and (self.output is None or self.output.n - self.sent < LOW_WATER):
+        if self.watch_room and (self.output is None or self.output.n + self.output.apart - self.sent < LOW_WATER):
             self.watch_room = False
             self.receiver.room(self)
         return 0
+
+    cdef Py_ssize_t put_pieces(self) noexcept:
+        """As `put`, from the buffer and its pieces in turn: as many of them as one call takes."""
+        cdef iovec parts[IOVECS]
+        cdef msghdr message
+        cdef WriteBuffer out = self.output
+        cdef Piece piece
+        cdef Py_ssize_t skip = self.sent, own = 0
+        cdef int n = 0
+        for piece in out.pieces:
+            n = add_part(parts, n, out.p + own, piece.at - own, &skip)
+            n = add_part(parts, n, piece.p, piece.n, &skip)
+            own = piece.at
+            if n >= IOVECS - 2:
+                break
+        else:
+            n = add_part(parts, n, out.p + own, out.n - own, &skip)
+        memset(&message, 0, sizeof(message))
+        message.msg_iov = parts
+        message.msg_iovlen = n
+        return sendmsg(self.fd, &message, MSG_NOSIGNAL)
 
     # ---- ending ----------------------------------------------------------------------------------------------------
 
@@ -569,6 +611,17 @@ cdef class Connection(Pollable):
     def __repr__(self):
         state = "closed" if self.fd < 0 else f"fd {self.fd} {self.peer}"
         return f"<Connection {state}, {self.busy} calls, in {self.bytes_in}, out {self.bytes_out}>"
+
+
+cdef inline int add_part(iovec* parts, int n, const uint8_t* p, Py_ssize_t size, Py_ssize_t* skip) noexcept:
+    """Add what is left of one part to those that are sent; how many these are."""
+    if skip[0] >= size:
+        skip[0] -= size
+        return n
+    parts[n].iov_base = <void*>(p + skip[0])
+    parts[n].iov_len = size - skip[0]
+    skip[0] = 0
+    return n + 1
 
 
 cdef object network_error(int number):

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 __all__ = ["BlockingExchange"]
 
 _READ_SIZE = 65536
+# Of one system call; a call with one large argument has three.
+_MOST_PARTS = 16
 
 
 class BlockingExchange:
@@ -40,6 +42,8 @@ class BlockingExchange:
         self._protocol = ThriftClientProtocol(framing, max_message, checksum, compression)
         self._input = ReadBuffer()
         self._output = WriteBuffer()
+        if secured is None:
+            self._output.gather()
 
     def call(
         self,
@@ -53,19 +57,28 @@ class BlockingExchange:
         """Send a call and wait for its Reply; None when the method is oneway. Errors as `Exchange.call`."""
         self._protocol.write_call(route, args, seqid, self._output, ints, strings)
         try:
-            self._send(self._output.take(), deadline)
+            self._send(self._output.parts(), deadline)
             return None if route.oneway else self._receive(deadline)
         except BaseException:
             self.close()
             raise
 
-    def _send(self, data: bytes, deadline: float) -> None:
-        rest = memoryview(data)
-        while rest:
+    def _send(self, parts: list[bytes | memoryview], deadline: float) -> None:
+        sent = False
+        while parts:
+            sock = self._wait(deadline)
             try:
-                rest = rest[self._wait(deadline).send(rest, _socket.MSG_NOSIGNAL) :]
+                if isinstance(sock, _socket.socket) and len(parts) > 1:
+                    left = sock.sendmsg(parts[:_MOST_PARTS], (), _socket.MSG_NOSIGNAL)
+                else:
+                    left = sock.send(memoryview(parts[0]), _socket.MSG_NOSIGNAL)
             except OSError as error:
-                raise self._failure(error, sent=len(rest) < len(data)) from None
+                raise self._failure(error, sent=sent) from None
+            sent = True
+            while parts and left >= len(parts[0]):
+                left -= len(parts.pop(0))
+            if left:
+                parts[0] = memoryview(parts[0])[left:]
 
     def _receive(self, deadline: float) -> Reply:
         while True:

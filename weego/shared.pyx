@@ -80,7 +80,7 @@ cdef class SharedExchange(Receiver):
         w = Waiting.__new__(Waiting)
         w.exchange = self
         w.seqid = seqid
-        w.offset = c.bytes_out + out.n - c.sent
+        w.offset = c.bytes_out + out.n + out.apart - c.sent
         try:
             self.protocol.call(route, args, seqid, out, ints, strings)
         finally:

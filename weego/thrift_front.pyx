@@ -94,7 +94,7 @@ cdef class ThriftFront(Front):
         cdef Request r = <Request>job.request
         cdef WriteBuffer out
         cdef ThriftServerProtocol protocol
-        cdef Py_ssize_t before
+        cdef Py_ssize_t before, apart
         cdef int code = OK
         cdef dict strings
         if job.answered:
@@ -111,6 +111,7 @@ cdef class ThriftFront(Front):
             protocol = <ThriftServerProtocol>c.protocol
             out = c.writer()
             before = out.n
+            apart = out.apart
             try:
                 strings = job.call.outgoing
                 if self.dispatcher.leaves(c) and r.framing & TTHEADER:
@@ -125,7 +126,7 @@ cdef class ThriftFront(Front):
                     code = self.write_error(job, error, out, strings)
             except Exception:
                 code = self.write_last_resort(job, out, before)
-            job.answer_size = out.n - before
+            job.answer_size = out.n - before + out.apart - apart
             c.wrote()
         elif error is not None:
             try:

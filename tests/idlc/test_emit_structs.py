@@ -2,11 +2,15 @@ from __future__ import annotations
 
 import copy
 import pickle
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from codec.validation import ValidationError
+from idlc.errors import IdlError
 
 Emit = Callable[..., Any]
 
@@ -135,3 +139,45 @@ def test_unknown_fields_are_kept_where_the_idl_asks_for_it(emit: Emit, tmp_path:
             assert held.name == "a"
             assert passed.New.__plan__.loads(cls.__plan__.dumps(held, compact), compact) == wanted
             assert pickle.loads(pickle.dumps(held)) == copy.copy(held) == held
+
+
+VIEWS = """
+namespace py views
+typedef binary Bytes
+struct Part { 1: binary data (py.view = "true", vt.min_size = "2", vt.prefix = "ab"), 2: optional Bytes more (py.view = "true"), 3: binary plain (py.view = "false") }
+service Store { binary get(1: binary key (py.view = "1")) (py.view = "true") }
+"""
+
+
+def test_binaries_are_views_where_the_idl_asks_for_it(emit: Emit, tmp_path: Path) -> None:
+    idl = tmp_path / "views.thrift"
+    idl.write_text(VIEWS)
+    made = emit([idl])
+    views = made.load("views")
+    text = made.text("views/views.py")
+    assert "    data: bytes | memoryview\n" in text
+    assert "    more: bytes | memoryview | None\n" in text
+    assert "    plain: bytes\n" in text
+    assert "def get(self, key: bytes | memoryview) -> bytes | memoryview:" in text
+    part = views.Part.__plan__.loads(views.Part.__plan__.dumps(views.Part(data=b"abc", more=b"m", plain=b"p")))
+    assert [type(value) for value in (part.data, part.more, part.plain)] == [memoryview, memoryview, bytes]
+    assert part == views.Part(data=memoryview(b"abc"), more=b"m", plain=b"p")
+    part.validate()
+    part.data = memoryview(b"b")
+    with pytest.raises(ValidationError) as found:
+        part.validate()
+    assert [violation.rule for violation in found.value.violations] == ["min_size", "prefix"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('struct S { 1: string a (py.view = "true") }', "py.view is for binary, not for string"),
+        ('struct S { 1: list<binary> a (py.view = "true") }', "py.view is for binary, not for list<binary>"),
+        ('service S { void f() (py.view = "true") }', "py.view is for binary, not for void"),
+        ('struct S { 1: binary a (py.view = "yes") }', 'py.view cannot be "yes"'),
+    ],
+)
+def test_what_cannot_be_a_view(emit: Emit, text: str, message: str) -> None:
+    with pytest.raises(IdlError, match=re.escape(message)):
+        emit(text)
