@@ -153,6 +153,7 @@ cdef class ThriftClientProtocol(ThriftProtocol):
 
     cdef int call(self, Route route, tuple args, int32_t seqid, WriteBuffer out, dict ints, dict strings) except -1
     cdef int write_protobuf(self, Route route, tuple args, WriteBuffer out) except -1
+    cpdef int write_heartbeat(self, int32_t seqid, WriteBuffer out) except -1
 
 
 # For protocols that carry Thrift's exceptions in frames of their own.

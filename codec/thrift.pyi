@@ -22,6 +22,8 @@ class Route:
     @property
     def oneway(self) -> bool: ...
 
+HEARTBEAT_CALL: Final[Route]
+
 class Request:
     """A call that arrived."""
 

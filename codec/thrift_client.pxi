@@ -22,6 +22,8 @@ cdef class ThriftClientProtocol(ThriftProtocol):
         cdef Marks m
         cdef Py_ssize_t start = out.n, size
         cdef int type = ONEWAY if route.oneway else CALL
+        if route is HEARTBEAT_ROUTE:
+            return self.write_heartbeat(seqid, out)
         try:
             begin_message(out, &m, self.framing, True, route.name, type, seqid, seqid, ints, strings, self.checksum,
                           OUT_OF_ORDER if self.shared else 0, self.transforms)
@@ -112,7 +114,7 @@ cdef class ThriftClientProtocol(ThriftProtocol):
             lend_from(None)
         return r
 
-    def write_heartbeat(self, int32_t seqid, WriteBuffer out not None):
+    cpdef int write_heartbeat(self, int32_t seqid, WriteBuffer out) except -1:
         """Write a message that a weego server answers without calling a handler."""
         cdef Marks m
         cdef Py_ssize_t start = out.n
@@ -121,6 +123,7 @@ cdef class ThriftClientProtocol(ThriftProtocol):
         out.append(<const char*>b"\0", 1)
         end_message(out, &m, start)
         self.pending[seqid] = HEARTBEAT_ROUTE
+        return 0
 
     def forget(self, int32_t seqid):
         """No answer is waited for any more."""
@@ -133,6 +136,9 @@ cdef class ThriftClientProtocol(ThriftProtocol):
 
 
 cdef Route HEARTBEAT_ROUTE = Route(MethodSpec("heartbeat", args=(), result=None))
+
+# A call of this is a heartbeat: neither side knows it as a method.
+HEARTBEAT_CALL = HEARTBEAT_ROUTE
 
 
 cdef object read_business_status(dict strings):

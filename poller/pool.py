@@ -60,7 +60,8 @@ class Pool(Generic[T]):
         self.max_idle_total = max_idle_total
         self.idle_timeout = idle_timeout
         self._clock = clock
-        self._idle: dict[str, deque[tuple[float, T]]] = {}
+        # Of each: since when it is idle, itself, and when its peer was last heard of.
+        self._idle: dict[str, deque[tuple[float, T, float]]] = {}
         self._total = 0
         self._closed = False
         self._reused = self._dead = self._dropped = self._timed_out = 0
@@ -70,7 +71,7 @@ class Pool(Generic[T]):
         idle = self._idle.get(address)
         now = self._clock()
         while idle:
-            since, item = idle.pop()
+            since, item, _ = idle.pop()
             self._total -= 1
             if now - since > self.idle_timeout:
                 self._timed_out += 1
@@ -94,7 +95,8 @@ class Pool(Generic[T]):
             self._dropped += 1
             item.close()
             return
-        idle.append((self._clock(), item))
+        now = self._clock()
+        idle.append((now, item, now))
         self._total += 1
         self._expire(idle)
 
@@ -108,6 +110,40 @@ class Pool(Generic[T]):
                 self._dead += 1
                 return
 
+    def due(self, age: float, wanted: Callable[[str], bool]) -> tuple[str, float, T] | None:
+        """Take out a connection whose peer was not heard of for `age` seconds, to a wanted address: its address, since when it is idle, itself."""
+        latest = self._clock() - age
+        for address, idle in self._idle.items():
+            if idle and wanted(address):
+                for entry in idle:
+                    if entry[2] <= latest:
+                        idle.remove(entry)
+                        self._total -= 1
+                        return address, entry[0], entry[1]
+        return None
+
+    def give_back(self, address: str, since: float, item: T) -> None:
+        """Put back what `due` took out: its peer is there. It has not become younger by that."""
+        idle = self._idle.setdefault(address, deque())
+        if self._closed or len(idle) >= self.max_idle or self._total >= self.max_idle_total:
+            self._dropped += 1
+            item.close()
+            return
+        place = sum(entry[0] <= since for entry in idle)
+        idle.insert(place, (since, item, self._clock()))
+        self._total += 1
+
+    def lost(self, address: str, item: T, *, all_of_it: bool) -> None:
+        """Close what `due` took out, and all that is idle to that address if its peer is not there at all."""
+        gone = [item]
+        if all_of_it:
+            idle = self._idle.pop(address, ())
+            self._total -= len(idle)
+            gone += [entry[1] for entry in idle]
+        self._dead += len(gone)
+        for each in gone:
+            each.close()
+
     def prune(self) -> None:
         """Close what has been idle for too long."""
         for idle in self._idle.values():
@@ -115,10 +151,10 @@ class Pool(Generic[T]):
         for address in [address for address, idle in self._idle.items() if not idle]:
             del self._idle[address]
 
-    def _expire(self, idle: deque[tuple[float, T]]) -> None:
+    def _expire(self, idle: deque[tuple[float, T, float]]) -> None:
         oldest = self._clock() - self.idle_timeout
         while idle and idle[0][0] < oldest:
-            _, item = idle.popleft()
+            _, item, _ = idle.popleft()
             self._total -= 1
             self._timed_out += 1
             item.close()
@@ -128,7 +164,7 @@ class Pool(Generic[T]):
         self._closed = True
         while self._idle:
             _, idle = self._idle.popitem()
-            for _, item in idle:
+            for _, item, _ in idle:
                 item.close()
         self._total = 0
 

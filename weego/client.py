@@ -37,6 +37,8 @@ __all__ = ["Client", "follow", "governance"]
 DEFAULT_CONNECT_TIMEOUT: Final = 1.0
 # A longer timeout is as good as none, and too much for the system calls that wait (seconds; ten years).
 _LONGEST_TIMEOUT: Final = 10 * 365 * 86400.0
+# A shorter one would be work for nothing: the kernel counts in seconds, and calls notice as soon.
+_SHORTEST_HEARTBEAT: Final = 0.1
 # Addresses tried for one call when nothing had left yet: each once, but no more than this.
 _MOST_INSTANCES: Final = 3
 
@@ -60,7 +62,8 @@ class Client:
     call inherits what is left of the deadline it serves. `middleware` wraps every call, the first outermost. `caller` and `service_name`
     tell the peer who calls whom, on TTHeader. With pool="shared", on TTHeader, many calls are under way on each of `shared_connections` connections
     to an address; else a call has a connection to itself, and at most `max_idle` connections to one address and `max_idle_total` in all wait for the
-    next call, for `idle_timeout` seconds.
+    next call, for `idle_timeout` seconds. With `heartbeat`, the peer of a connection that was silent for so many seconds (0: never) is asked whether it
+    is there, on TTHeader by a message and else by TCP's keepalive, so that one that has vanished is known before a call meets it.
 
     Protobuf services are called by gRPC. There `compression` (gzip, deflate, zstd) is that of the requests; with `wait_for_ready` a call waits
     for a peer that cannot be reached, until its deadline; after `keepalive_time` seconds of silence during a call (0: never) the peer is asked
@@ -93,6 +96,7 @@ class Client:
         max_idle: int = DEFAULT_MAX_IDLE,
         max_idle_total: int = DEFAULT_MAX_IDLE_TOTAL,
         idle_timeout: float = DEFAULT_IDLE_TIMEOUT,
+        heartbeat: float = 0.0,
         tls: TLS | None = None,
         wait_for_ready: bool = False,
         keepalive_time: float = 0.0,
@@ -108,12 +112,14 @@ class Client:
             "max_idle": max_idle,
             "max_idle_total": max_idle_total,
             "idle_timeout": idle_timeout,
+            "heartbeat": heartbeat,
             "connect_timeout": connect_timeout,
         }
         if settings is not None:
             service_name = service_name or str(target).removeprefix(SCHEME)
             target, policy, caller, framing = _configured(settings, policy, caller, framing, limits)
         name, make = choose(self.__spec__, framing, protocol)
+        limits["heartbeat"] = _heartbeat(limits["heartbeat"], name)
         resolver = _resolver(target)
         self._addresses: dict[str, Address] = {} if resolver is not None else _addresses(target)
         self._timeout = None if timeout is None else _checked_timeout(timeout)
@@ -331,6 +337,14 @@ def _shared(pool: object, connections: object) -> int:
     if type(connections) is not int or connections < 1:
         raise UsageError(f"shared_connections must be a number of connections, 1 or more, got {connections!r}")
     return connections if pool == "shared" else 0
+
+
+def _heartbeat(seconds: object, framing: str) -> float:
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not (seconds == 0 or _SHORTEST_HEARTBEAT <= seconds <= _LONGEST_TIMEOUT):
+        raise UsageError(f"heartbeat must be a number of seconds, {_SHORTEST_HEARTBEAT:g} or more, or 0 for none; got {seconds!r}")
+    if seconds and framing in STREAMING:
+        raise UsageError(f"heartbeat is for Thrift's framings; framing={framing!r} has its own: keepalive_time")
+    return float(seconds)
 
 
 def _targets(target: object) -> list[str]:

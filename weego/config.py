@@ -380,6 +380,7 @@ class Client(_Table, frozen=True):
     max_idle: Annotated[int, "Idle connections kept for an instance.", Between(0, 100_000)] = 10
     max_idle_total: Annotated[int, "Idle connections kept in all.", Between(0, 1_000_000)] = 100
     idle_timeout: Annotated[Duration, "How long they are kept.", Between(0.1, DAY)] = Duration(60)
+    heartbeat: Annotated[Duration, "Ask the peer of one that was silent for so long whether it is there; 0: never.", Between(0, DAY)] = Duration(0)
     balancer: Annotated[
         Literal[
             "p2c",

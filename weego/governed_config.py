@@ -95,6 +95,7 @@ def client_settings(service: str, table: configuration.Client, caller: str) -> C
         max_idle=table.max_idle,
         max_idle_total=table.max_idle_total,
         idle_timeout=float(table.idle_timeout),
+        heartbeat=float(table.heartbeat) or None,
     )
 
 

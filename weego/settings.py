@@ -31,10 +31,11 @@ class ClientSettings:
     max_idle: int | None = None
     max_idle_total: int | None = None
     idle_timeout: float | None = None
+    heartbeat: float | None = None
 
     def given(self) -> dict[str, Any]:
         """The connection settings that are given."""
-        names = ("framing", "connect_timeout", "max_idle", "max_idle_total", "idle_timeout")
+        names = ("framing", "connect_timeout", "max_idle", "max_idle_total", "idle_timeout", "heartbeat")
         return {name: value for name in names if (value := getattr(self, name)) is not None}
 
 

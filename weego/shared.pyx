@@ -7,6 +7,7 @@ id 0; then the calls under way are finished, and no more are made here.
 """
 
 from codec.buffer cimport WriteBuffer
+from poller.clock cimport monotonic
 from poller.connection cimport Limits
 
 from greenlet import getcurrent
@@ -155,6 +156,16 @@ cdef class SharedExchange(Receiver):
         """Could a call go out now?"""
         cdef Connection c = self.connection
         return c.fd >= 0 and not c.finished and not self.leaving
+
+    def silence(self):
+        """Seconds since the peer was last heard of."""
+        return monotonic() - self.connection.last_active
+
+    def give_up(self, error):
+        """Close the connection; calls under way fail with `error`."""
+        self.retire()
+        self.fail(error)
+        self.connection.shut(None)
 
     def close(self):
         """Close the connection; calls under way fail with ClosedError."""

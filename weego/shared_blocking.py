@@ -7,11 +7,13 @@ to another that still waits (the leader and the followers of Schmidt et al., 199
 from __future__ import annotations
 
 import _socket
+import contextlib
 import copy
 import errno
 import os
 import select
 import threading
+from typing import TYPE_CHECKING
 
 from codec.buffer import ReadBuffer, WriteBuffer
 from codec.errors import ClosedError, DeadlineExceeded, ProtocolError, ResourceExhausted, RpcError, Unavailable
@@ -20,6 +22,9 @@ from codec.ttheader import StringKey
 from poller.clock import monotonic
 from poller.connection import has_ended
 from weego.shared import MOST_WAITING
+
+if TYPE_CHECKING:
+    from poller.tls import SecureSocket, Session
 
 __all__ = ["SharedBlockingExchange"]
 
@@ -41,15 +46,19 @@ class _Waiting:
 
 
 class SharedBlockingExchange:
-    """A client's connection `fd` to `address`; `framing` is one with a TTHeader. Any thread may call."""
+    """A client's connection `fd` to `address`, or the `secured` one made of it; `framing` is one with a TTHeader. Any thread may call."""
 
     def __init__(
         self, fd: int, address: str, framing: str = "ttheader", max_message: int = DEFAULT_MAX_MESSAGE, checksum: bool = False,
-        compression: str = "",
+        compression: str = "", secured: SecureSocket | None = None,
     ) -> None:
         self.address = address
         self.leaving = False
-        self._sock: _socket.socket | None = _socket.socket(fileno=fd)  # never the patched class: this waits in the thread
+        self._tls: Session | None = None
+        if secured is None:
+            self._sock: _socket.socket | None = _socket.socket(fileno=fd)  # never the patched class: this waits in the thread
+        else:
+            self._sock, self._tls = secured.take_apart()
         self._sock.setblocking(False)
         self._protocol = ThriftClientProtocol(framing, max_message, checksum, compression)
         self._protocol.shared = True
@@ -59,6 +68,7 @@ class SharedBlockingExchange:
         self._sending = threading.Lock()
         self._waiting: dict[int, _Waiting] = {}
         self._is_read = False  # somebody reads
+        self._heard = monotonic()  # when the peer last said something
 
     def call(
         self,
@@ -80,7 +90,7 @@ class SharedBlockingExchange:
                         f"{len(self._waiting)} calls wait for answers of {self.address} on one connection, as many as may"
                     )
                 self._protocol.write_call(route, args, seqid, self._output, ints, strings)
-                data = self._output.take()
+                data = self._encrypted(self._output.take())
                 if not route.oneway:
                     self._waiting[seqid] = waiting
             try:
@@ -148,12 +158,14 @@ class SharedBlockingExchange:
         except OSError as error:
             self._fail(self._broken(error, sent=True))
             return
-        if not data:
-            self._fail(Unavailable(f"no answer from {self.address}: the connection was closed by the peer", instance=self.address))
-            return
+        self._heard = monotonic()
         try:
             with self._lock:
-                self._input.write(data)
+                if data and self._tls is not None:
+                    plain, ended = self._decrypted(self._tls, data)
+                else:
+                    plain, ended = data, not data
+                self._input.write(plain)
                 replies = self._protocol.feed(self._input)
                 for reply in replies:
                     if reply.header is not None and StringKey.RESET in reply.header.strings:
@@ -162,9 +174,42 @@ class SharedBlockingExchange:
                     if waiting is not None:
                         waiting.reply = reply
                         waiting.nudge.release()
-        except ProtocolError as error:
+        except (ProtocolError, Unavailable) as error:
             error.instance = self.address
             self._fail(error)
+            return
+        if ended:
+            self._fail(Unavailable(f"no answer from {self.address}: the connection was closed by the peer", instance=self.address))
+
+    # OpenSSL is called with the lock held: it cannot encrypt and decrypt at a time. What it has to say by itself, such as the answer to a key update,
+    # goes out with the next call, in the order it was made.
+
+    def _encrypted(self, data: bytes) -> bytes:
+        if self._tls is None:
+            return data
+        rest = memoryview(data)
+        while rest:
+            rest = rest[self._tls.ssl.write(rest) :]
+        return self._tls.outgoing.read()
+
+    def _decrypted(self, tls: Session, data: bytes) -> tuple[bytes, bool]:
+        """What the peer said, and whether that was all."""
+        import ssl
+
+        tls.incoming.write(data)
+        parts: list[bytes] = []
+        while True:
+            try:
+                part = tls.ssl.read(_READ_SIZE)
+            except ssl.SSLWantReadError:
+                return b"".join(parts), False
+            except ssl.SSLError as error:
+                from poller.tls import describe
+
+                raise Unavailable(f"the connection to {self.address} broke: TLS: {describe(error)}", instance=self.address) from None
+            if not part:
+                return b"".join(parts), True
+            parts.append(part)
 
     def _send(self, data: bytes, deadline: float) -> None:
         rest = memoryview(data)
@@ -197,6 +242,8 @@ class SharedBlockingExchange:
             sock, self._sock = self._sock, None
             waiting, self._waiting = self._waiting, {}
         if sock is not None:
+            with contextlib.suppress(OSError):  # who reads just now waits for the descriptor, and would not notice that it is closed
+                sock.shutdown(_socket.SHUT_RDWR)
             sock.close()
         for each in waiting.values():
             each.error = copy.copy(error)
@@ -213,7 +260,32 @@ class SharedBlockingExchange:
         """Could a call go out now? Asks the kernel where no call is under way, for then nobody reads."""
         with self._lock:
             sock = self._sock
-            return sock is not None and not self.leaving and (bool(self._waiting) or not has_ended(sock.fileno()))
+            if sock is None or self.leaving:
+                return False
+            if self._waiting or self._is_read or self._tls is None:
+                return bool(self._waiting) or not has_ended(sock.fileno())
+            return self._is_quiet(sock, self._tls)
+
+    def _is_quiet(self, sock: _socket.socket, tls: Session) -> bool:
+        """Has the peer said nothing, but for what TLS says by itself, such as tickets?"""
+        try:
+            while data := sock.recv(_READ_SIZE):
+                plain, ended = self._decrypted(tls, data)
+                if plain or ended:
+                    return False
+        except BlockingIOError:
+            return True
+        except (OSError, Unavailable):
+            pass
+        return False
+
+    def silence(self) -> float:
+        """Seconds since the peer was last heard of."""
+        return monotonic() - self._heard
+
+    def give_up(self, error: Exception) -> None:
+        """Close the connection; calls under way fail with `error`."""
+        self._fail(error)
 
     def close(self) -> None:
         """Close the connection; calls under way fail with ClosedError."""

@@ -14,6 +14,7 @@ from poller.address import Address
 from poller.clock import monotonic
 from poller.loop import loop_of
 from poller.pool import PoolStatistics
+from weego.heartbeat import ALIVE, Hearts, HubBeat, ThreadBeat
 from weego.transport import PoolLimits, in_hub_thread
 
 __all__ = ["SharedBlockingTransport", "SharedHubTransport", "Sharing"]
@@ -39,6 +40,9 @@ class Sharing(Protocol):
     def result(self, call: Call, answer: Any) -> Any:
         """The value in an answer, or what it says went wrong, raised."""
 
+    def hearts(self) -> Hearts | None:
+        """Who asks peers of silent connections whether they are there; None: nobody does."""
+
 
 class _Slot:
     """One place for a connection to an address, and who is making it."""
@@ -60,6 +64,8 @@ class _Sharing:
         self._turn = count()
         self._closed = False
         self._reused = self._dead = 0
+        self._hearts = channel.hearts()
+        self._beat: HubBeat | ThreadBeat | None = None
 
     def call(self, call: Call, address: Address, args: tuple[Any, ...]) -> Any:
         """One attempt; see Transport."""
@@ -99,6 +105,8 @@ class _Sharing:
                 if self._closed:
                     connection.close()
                     raise ClosedError("the client is closed")
+                if self._beat is not None:
+                    self._beat.start()
             return connection
         finally:
             slot.lock.release()
@@ -108,6 +116,24 @@ class _Sharing:
 
     def _connect(self, address: Address, deadline: float) -> Any:
         raise NotImplementedError
+
+    def _ask_all(self) -> bool:
+        """Ask the peers of connections that were silent for long. Calls may be under way there: only who is known to answer is asked among them.
+
+        False: there is no connection left to ask.
+        """
+        hearts = self._hearts
+        assert hearts is not None
+        left = False
+        for connection in self._all():
+            if self._closed or not connection.is_alive():
+                continue
+            left = True
+            silent = connection.silence() >= hearts.interval and hearts.wanted(connection.address)
+            if silent and (not len(connection) or hearts.answers(connection.address)) and hearts.ask(connection) != ALIVE:
+                self._dead += 1
+                connection.give_up(Unavailable(f"{connection.address} did not answer a heartbeat", instance=connection.address))
+        return left and not self._closed
 
     def _all(self) -> list[Any]:
         return [slot.connection for slots in list(self._slots.values()) for slot in slots if slot.connection is not None]
@@ -124,6 +150,8 @@ class SharedHubTransport(_Sharing):
         super().__init__(channel, connections)
         self.hub = hub
         self.loop = loop_of(hub)
+        if self._hearts is not None:
+            self._beat = HubBeat(self.loop, self._hearts.interval, self._ask_all)
 
     def _new_lock(self) -> Any:
         from gevent.lock import BoundedSemaphore
@@ -148,12 +176,19 @@ class SharedHubTransport(_Sharing):
         in_hub_thread(self.hub, self._close)
 
     def _close(self) -> None:
+        if self._beat is not None:
+            self._beat.stop()
         for connection in self._all():
             connection.close_soon()
 
 
 class SharedBlockingTransport(_Sharing):
     """Waits in the thread itself; any thread may call."""
+
+    def __init__(self, channel: Sharing, connections: int) -> None:
+        super().__init__(channel, connections)
+        if self._hearts is not None:
+            self._beat = ThreadBeat(self._hearts.interval, self._ask_all)
 
     def _new_lock(self) -> Any:
         return threading.Lock()
@@ -170,5 +205,7 @@ class SharedBlockingTransport(_Sharing):
     def close(self) -> None:
         """Close all connections when their calls end."""
         self._closed = True
+        if self._beat is not None:
+            self._beat.stop()
         for connection in self._all():
             connection.close_soon()

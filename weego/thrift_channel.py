@@ -22,15 +22,17 @@ from codec.errors import (
     UsageError,
 )
 from codec.spec import MethodSpec, ServiceSpec
-from codec.thrift import Reply, Route
+from codec.thrift import HEARTBEAT_CALL, Reply, Route
 from codec.ttheader import IntKey, StringKey
 from governance import metainfo
 from governance.call import Call, current
 from poller.address import Address
 from poller.dialer import connect_blocking, connect_with_hub, secure_blocking, secure_with_hub
+from poller.liveness import probe_every
 from poller.loop import Loop
 from weego.blocking import BlockingExchange
 from weego.exchange import IN_THE_LOOP, Exchange
+from weego.heartbeat import Hearts
 from weego.shared import SharedExchange
 from weego.shared_blocking import SharedBlockingExchange
 from weego.sharing import SharedBlockingTransport, SharedHubTransport
@@ -88,7 +90,7 @@ class ThriftChannel:
         """A new connection in `loop`."""
         if getcurrent() is loop.hub:
             raise UsageError(IN_THE_LOOP)
-        fd = connect_with_hub(address, deadline, loop.hub)
+        fd = self._watched(connect_with_hub(address, deadline, loop.hub))
         try:
             tls = self.limits.tls_for(address)
             session = secure_with_hub(fd, tls, address, deadline, loop.hub) if tls else None
@@ -99,7 +101,7 @@ class ThriftChannel:
 
     def connect_blocking(self, address: Address, deadline: float) -> BlockingExchange:
         """A new connection for the calling thread."""
-        fd = connect_blocking(address, deadline)
+        fd = self._watched(connect_blocking(address, deadline))
         tls = self.limits.tls_for(address)
         sock = secure_blocking(fd, tls, address, deadline) if tls else None
         return BlockingExchange(fd, address.text, self._framing, self.limits.max_message, self._checksum, sock, self._compression)
@@ -110,7 +112,7 @@ class ThriftChannel:
         """A new connection in `loop` for many calls at a time."""
         if getcurrent() is loop.hub:
             raise UsageError(IN_THE_LOOP)
-        fd = connect_with_hub(address, deadline, loop.hub)
+        fd = self._watched(connect_with_hub(address, deadline, loop.hub))
         try:
             tls = self.limits.tls_for(address)
             session = secure_with_hub(fd, tls, address, deadline, loop.hub) if tls else None
@@ -122,16 +124,36 @@ class ThriftChannel:
 
     def share_blocking(self, address: Address, deadline: float) -> SharedBlockingExchange:
         """A new connection for many calls at a time, of all threads."""
-        if self.limits.tls_for(address):
-            raise UsageError('pool="shared" has no TLS where threads block; use it under gevent, or pool="exclusive"')
-        fd = connect_blocking(address, deadline)
-        return SharedBlockingExchange(fd, address.text, self._framing, self.limits.max_message, self._checksum, self._compression)
+        fd = self._watched(connect_blocking(address, deadline))
+        tls = self.limits.tls_for(address)
+        sock = secure_blocking(fd, tls, address, deadline) if tls else None
+        return SharedBlockingExchange(fd, address.text, self._framing, self.limits.max_message, self._checksum, self._compression, sock)
+
+    # ---- is anybody there? -------------------------------------------------------------------------------------------
+
+    def hearts(self) -> Hearts | None:
+        """Heartbeats are for peers that speak TTHeader; who is asked by a bare framed message takes it for noise, unless it is weego."""
+        every = self.limits.heartbeat
+        return Hearts(every, self._beat, self.is_last) if every and self._has_header else None
+
+    def _beat(self, connection: _Connection, deadline: float) -> Reply:
+        answer = connection.call(HEARTBEAT_CALL, (), self._next_seqid(), deadline)
+        assert answer is not None
+        return answer
+
+    def _watched(self, fd: int) -> int:
+        if self.limits.heartbeat:
+            probe_every(fd, self.limits.heartbeat)
+        return fd
 
     # ---- a call ------------------------------------------------------------------------------------------------------
 
+    def _next_seqid(self) -> int:
+        return next(self._seqid) & _LAST_SEQID or next(self._seqid) & _LAST_SEQID
+
     def exchange(self, connection: _Connection, call: Call, args: tuple[Any, ...]) -> Reply | None:
         """Send the call, wait for the answer; None for a oneway method."""
-        seqid = next(self._seqid) & _LAST_SEQID or next(self._seqid) & _LAST_SEQID
+        seqid = self._next_seqid()
         route = self._routes.get(call.spec) or self._route(call.spec)
         ints, strings = self._header(call) if self._has_header else (None, None)
         return connection.call(route, args, seqid, call.deadline or 0.0, ints, strings)

@@ -22,6 +22,7 @@ from poller.address import Address
 from poller.clock import monotonic
 from poller.loop import Loop, loop_of
 from poller.pool import Pool, Pooled, PoolStatistics
+from weego.heartbeat import ALIVE, SILENT, Hearts, HubBeat, ThreadBeat
 
 if TYPE_CHECKING:
     from poller.tls import TLS
@@ -39,6 +40,7 @@ class PoolLimits:
     connect_timeout: float
     max_message: int
     tls: TLS | None = None
+    heartbeat: float = 0.0
 
     def pool(self) -> Pool[Any]:
         """A pool of these bounds."""
@@ -134,6 +136,9 @@ class Exchanges(Protocol):
     def result(self, call: Call, answer: Any) -> Any:
         """The value in an answer, or what it says went wrong, raised."""
 
+    def hearts(self) -> Hearts | None:
+        """Who asks peers of idle connections whether they are there; None: nobody does."""
+
 
 class _Pooling:
     """Take, call, give back: what both transports share.
@@ -146,6 +151,8 @@ class _Pooling:
         self._exchange = channel.exchange
         self._pool: Pool[OneCallAtATime] = channel.limits.pool()
         self._closed = False
+        self._hearts = channel.hearts()
+        self._beat: HubBeat | ThreadBeat | None = None
 
     def call(self, call: Call, address: Address, args: tuple[Any, ...]) -> Any:
         """One attempt; see Transport."""
@@ -182,6 +189,27 @@ class _Pooling:
     def _give(self, connection: OneCallAtATime) -> None:
         self._pool.give(connection.address, connection)
 
+    # Each of these by itself is what a lock of the pool is held for.
+
+    def _due(self, hearts: Hearts) -> tuple[str, float, OneCallAtATime] | None:
+        self._pool.prune()  # who was idle for too long is not asked but closed
+        return self._pool.due(hearts.interval, hearts.wanted)
+
+    def _asked(self, address: str, since: float, connection: OneCallAtATime, state: str) -> None:
+        if state == ALIVE and connection.is_reusable and not self._closed:
+            self._pool.give_back(address, since, connection)
+        else:
+            self._pool.lost(address, connection, all_of_it=state == SILENT)
+
+    def _ask_all(self) -> bool:
+        """Ask the peers of connections that were idle for long, one after the other, each out of the pool meanwhile. False: none is left to ask."""
+        hearts = self._hearts
+        assert hearts is not None
+        while not self._closed and (due := self._due(hearts)) is not None:
+            address, since, connection = due
+            self._asked(address, since, connection, hearts.ask(connection))
+        return len(self._pool) > 0 and not self._closed
+
     def _connect(self, address: Address, deadline: float) -> OneCallAtATime:
         raise NotImplementedError
 
@@ -203,6 +231,8 @@ class HubTransport(_Pooling):
         self.hub = hub
         self.loop: Loop = loop_of(hub)
         self._pruner: Any = None
+        if self._hearts is not None:
+            self._beat = HubBeat(self.loop, self._hearts.interval, self._ask_all)
 
     def _connect(self, address: Address, deadline: float) -> OneCallAtATime:
         return self._channel.connect_with_hub(self.loop, address, deadline, self._ended)
@@ -214,6 +244,8 @@ class HubTransport(_Pooling):
         super()._give(connection)
         if self._pruner is None and len(self._pool):
             self._pruner = self.loop.call_later(self._channel.limits.idle_timeout / 2 + 0.001, self._prune)
+        if self._beat is not None:
+            self._beat.start()
 
     def _prune(self) -> None:
         self._pruner = None
@@ -232,6 +264,8 @@ class HubTransport(_Pooling):
 
     def _close(self) -> None:
         self._pool.close()
+        if self._beat is not None:
+            self._beat.stop()
         if self._pruner is not None:
             self._pruner.cancel()
             self._pruner = None
@@ -244,6 +278,8 @@ class BlockingTransport(_Pooling):
         super().__init__(channel)
         self._lock = threading.Lock()
         self._connections: weakref.WeakSet[OneCallAtATime] = weakref.WeakSet()
+        if self._hearts is not None:
+            self._beat = ThreadBeat(self._hearts.interval, self._ask_all)
 
     def _connect(self, address: Address, deadline: float) -> OneCallAtATime:
         connection = self._channel.connect_blocking(address, deadline)
@@ -258,6 +294,16 @@ class BlockingTransport(_Pooling):
     def _give(self, connection: OneCallAtATime) -> None:
         with self._lock:
             super()._give(connection)
+        if self._beat is not None:
+            self._beat.start()
+
+    def _due(self, hearts: Hearts) -> tuple[str, float, OneCallAtATime] | None:
+        with self._lock:
+            return super()._due(hearts)
+
+    def _asked(self, address: str, since: float, connection: OneCallAtATime, state: str) -> None:
+        with self._lock:
+            super()._asked(address, since, connection, state)
 
     def after_fork(self) -> None:
         """Without the lock: who held it is not in this process. Those in use too: the threads that used them are not here either."""
@@ -269,6 +315,8 @@ class BlockingTransport(_Pooling):
         """Close all idle connections; those under way when their calls end."""
         with self._lock:
             super().close()
+        if self._beat is not None:
+            self._beat.stop()
 
 
 def in_hub_thread(hub: Any, action: Any) -> None:

@@ -8,6 +8,7 @@ import signal
 import socket
 import struct
 import sys
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -518,6 +519,23 @@ def test_weego_calls_kitex_with_checksums(framing: str, weego_stubs: tuple[Modul
             header = ttheader.Header(7, strings={"isn": "Conversation", "crc32c": "00000000"})
             connection.sendall(ttheader.dumps(header, message(1, "echo", 7, HI_ARGS)))
             assert connection.recv(1) == b"", "Kitex takes a wrong checksum"
+
+
+@pytest.mark.parametrize("pool", ["exclusive", "shared"])
+@pytest.mark.parametrize("framing", HEADED)
+def test_heartbeats_of_weego_do_kitex_no_harm(framing: str, pool: str, weego_stubs: tuple[ModuleType, ModuleType]) -> None:
+    """Kitex's codec refuses message type 6 and closes the connection: it loses two idle ones and is not asked any more. No call notices."""
+    newer, types = weego_stubs
+    with kitex.server(*(["-shared"] if pool == "shared" else [])) as address:
+        with newer.ConversationClient(address, framing=framing, pool=pool, heartbeat=0.1, timeout=30.0) as client:
+            for lost in (1, 2):
+                assert client.echo(types.Request(message="hi")).message == "hi"
+                until(lambda lost=lost: client.statistics()[0].dead >= lost and client.statistics()[0].idle == 0, "the end of the connection")
+            assert client.echo(types.Request(message="hi")).message == "hi"
+            time.sleep(0.5)  # five more would have been sent
+            assert client.statistics()[0].idle == 1
+            assert client.echo(types.Request(message="hi")).message == "hi"
+            assert client.statistics()[0].reused >= 1
 
 
 def test_slow_and_quick_calls_at_once(talk: Talk) -> None:

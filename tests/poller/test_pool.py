@@ -119,3 +119,56 @@ def test_after_close_everything_given_is_closed() -> None:
     assert kept.closed and late.closed
     assert len(pool) == 0
     assert pool.take("a") is None
+
+
+def test_who_was_not_heard_of_is_due_and_comes_back_as_old_as_it_was() -> None:
+    clock = Clock()
+    pool: Pool[Item] = Pool(clock=clock, idle_timeout=60)
+    items = [Item(str(number)) for number in range(3)]
+    for item in items:
+        pool.give("a", item)
+        clock.now += 5
+    assert pool.due(20, lambda address: True) is None
+    clock.now += 10  # 25, 20 and 15 seconds
+    assert pool.due(20, lambda address: address == "b") is None
+    due = pool.due(20, lambda address: True)
+    assert due == ("a", 1000.0, items[0])
+    assert len(pool) == 2
+    pool.give_back(*due)
+    assert pool.due(20, lambda address: True) == ("a", 1005.0, items[1])
+    pool.give_back("a", 1005.0, items[1])
+    assert pool.due(20, lambda address: True) is None
+    clock.now = 1061.0
+    pool.prune()
+    assert [item.closed for item in items] == [True, False, False]
+    assert [pool.take("a"), pool.take("a")] == [items[2], items[1]]
+
+
+def test_what_is_lost_may_take_the_others_along() -> None:
+    pool: Pool[Item] = Pool()
+    items = [Item() for _ in range(4)]
+    for item in items:
+        pool.give("a", item)
+    due = pool.due(0, lambda address: True)
+    assert due is not None
+    pool.lost("a", due[2], all_of_it=False)
+    assert [item.closed for item in items] == [True, False, False, False]
+    pool.lost("b", Item(), all_of_it=True)
+    assert len(pool) == 3
+    due = pool.due(0, lambda address: True)
+    assert due is not None
+    pool.lost("a", due[2], all_of_it=True)
+    assert all(item.closed for item in items)
+    assert pool.statistics() == PoolStatistics(idle=0, reused=0, dead=5, dropped=0, timed_out=0)
+
+
+def test_what_comes_back_to_a_pool_that_is_full_or_closed_is_closed() -> None:
+    pool: Pool[Item] = Pool(max_idle=1)
+    first, second = Item(), Item()
+    pool.give("a", first)
+    pool.give_back("a", 0.0, second)
+    assert (first.closed, second.closed) == (False, True)
+    pool.close()
+    third = Item()
+    pool.give_back("a", 0.0, third)
+    assert third.closed

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import gevent
@@ -17,6 +18,8 @@ from codec import ttheader
 from codec.buffer import WriteBuffer
 from codec.errors import ApplicationError, ClosedError, DeadlineExceeded, RpcError, Unavailable, UsageError
 from codec.thrift import Route, ThriftServerProtocol
+from poller.tls import TLS
+from tests.support.certs import Certificates
 from tests.support.echo_stub import ECHO, Echo, EchoClient, Request, Response
 from tests.support.net import Peer, read_frame, served, wait_until, with_hub, without_hub
 
@@ -78,6 +81,17 @@ def both(test: Callable[[], None]) -> Any:
     @pytest.mark.parametrize("where", [with_hub, without_hub], ids=["gevent", "threads"])
     def run(where: Any) -> None:
         where(test)()
+
+    run.__doc__ = test.__doc__
+    return run
+
+
+def both_over_tls(test: Callable[[Certificates], None]) -> Any:
+    """The same with certificates."""
+
+    @pytest.mark.parametrize("where", [with_hub, without_hub], ids=["gevent", "threads"])
+    def run(where: Any, tmp_path: Path) -> None:
+        where(test)(Certificates(tmp_path))
 
     run.__doc__ = test.__doc__
     return run
@@ -390,6 +404,47 @@ def test_a_heartbeat_is_answered_in_every_framing_without_a_handler() -> None:
                     replies = protocol.feed(data)
                 assert (replies[0].seqid, replies[0].value, replies[0].error) == (9, None, None)
         assert server.serving.dispatcher.requests == 0
+
+
+@both_over_tls
+def test_over_tls(certs: Certificates) -> None:
+    """Large answers and small ones, out of order, from many threads or greenlets; tickets that come by themselves are no end of a connection."""
+    service = EchoService()
+    with served(service, tls=certs.server()) as server, shared(server.addresses[0], tls=certs.client()) as client:
+        for size in (10, 200_000):
+            calls = [lambda n=n, size=size: client.echo(Request(message=str(n) * size)).message for n in range(10)]
+            assert together(calls) == [str(n) * size for n in range(10)]
+        slow, quick = together(
+            [
+                lambda: client.echo(Request(action="slow", message="0.3")).message,
+                lambda: [client.echo(Request(message="quick")).message for _ in range(20)],
+            ]
+        )
+        assert (slow, set(quick)) == ("0.3", {"quick"})
+        time.sleep(0.05)
+        assert client.echo(Request(message="later")).message == "later"
+        assert server.serving.accepted == 1
+
+
+@both_over_tls
+def test_a_tls_peer_that_ends_is_seen_before_the_next_call(certs: Certificates) -> None:
+    service = EchoService()
+    with served(service, tls=certs.server()) as server:
+        with shared(server.addresses[0], tls=certs.client()) as client:
+            client.echo(Request())
+            for connection in list(server.serving.dispatcher.connections):
+                server.serving.hub.loop.run_callback_threadsafe(connection.close)
+            wait_until(lambda: client.statistics()[0].idle == 0)
+            assert client.echo(Request(message="again")).message == "again"
+            assert server.serving.accepted == 2
+
+
+@both_over_tls
+def test_a_tls_peer_that_is_not_to_be_trusted(certs: Certificates) -> None:
+    with served(EchoService(), tls=certs.server()) as server:
+        stranger = TLS(ca=certs.path("stranger-ca"))
+        with shared(server.addresses[0], tls=stranger) as client, pytest.raises(Unavailable, match="certificate is not to be trusted"):
+            client.echo(Request())
 
 
 # ---- misuse
