@@ -178,7 +178,7 @@ cdef int write_frame(WriteBuffer out, int type, int32_t sid, str method, dict in
         except BaseException:
             out.truncate(start)
             raise
-    end_header(out, start)
+    end_header(out, start, 0)
     return 0
 
 
@@ -316,7 +316,7 @@ cdef class StreamMethod:
         cdef Py_ssize_t size = out.n - at - PyBytes_GET_SIZE(self.head)
         if size > limit:
             raise EncodeError(f"a message of {size} bytes is longer than the limit of {limit}", self.spec.name)
-        end_header(out, at)
+        end_header(out, at, 0)
         return 0
 
     # For tests, tools and clients in plain Python.
