@@ -71,6 +71,11 @@ _schemes: dict[str, Callable[[str], Resolver]] = {
     "etcds": _later("etcd", "EtcdResolver"),
     "zookeeper": _later("zookeeper", "ZookeeperResolver"),
     "zookeepers": _later("zookeeper", "ZookeeperResolver"),
+    "consul": _later("consul", "ConsulResolver"),
+    "consuls": _later("consul", "ConsulResolver"),
+    "kubernetes": _later("kubernetes", "KubernetesResolver"),
+    "nacos": _later("nacos", "NacosResolver"),
+    "nacoss": _later("nacos", "NacosResolver"),
 }
 _registries: dict[str, Callable[[str], Registry]] = {
     "file": _file_registry,
@@ -78,6 +83,10 @@ _registries: dict[str, Callable[[str], Registry]] = {
     "etcds": _later("etcd", "EtcdRegistry"),
     "zookeeper": _later("zookeeper", "ZookeeperRegistry"),
     "zookeepers": _later("zookeeper", "ZookeeperRegistry"),
+    "consul": _later("consul", "ConsulRegistry"),
+    "consuls": _later("consul", "ConsulRegistry"),
+    "nacos": _later("nacos", "NacosRegistry"),
+    "nacoss": _later("nacos", "NacosRegistry"),
 }
 
 
