@@ -49,7 +49,7 @@ def dump_program(program: model.Program) -> dict[str, Any]:
                 members = [{**_common(member, program), "value": member.value} for member in definition.members]
                 found["enums"].append({**_common(definition, program), "members": members})
             case model.Const():
-                value = plain_value(definition.value)
+                value = plain_value(definition.value, definition.type)
                 found["constants"].append({**_common(definition), "type": plain_type(definition.type), "value": value})
             case model.Struct():
                 fields = [_field(each, program) for each in definition.fields]
@@ -89,7 +89,7 @@ def _plain_option(value: Any) -> Any:
 
 def _field(field: model.Field, program: model.Program | None = None) -> dict[str, Any]:
     found = {"id": field.id, **_common(field, program), "type": plain_type(field.type), "requiredness": field.requiredness}
-    return found if field.default is None else {**found, "default": plain_value(field.default)}
+    return found if field.default is None else {**found, "default": plain_value(field.default, field.type)}
 
 
 def _function(function: model.Function, program: model.Program) -> dict[str, Any]:
@@ -123,22 +123,48 @@ def plain_type(type_: model.Type) -> Any:
             return {"name": _qualified(type_)}
 
 
-def plain_value(value: model.Value) -> Any:
-    """A value as data, as `weego.dynamic` writes JSON: binary in base64, enums by name, maps without text keys as pairs."""
-    match model.plain(value):
-        case model.Scalar(data):
+def plain_value(value: model.Value, type_: model.Type) -> Any:
+    """A value of a type as data, as `weego.dynamic` writes JSON: binary in base64, enums by name, maps without text keys as pairs.
+
+    Required fields that a constant leaves out are there with the zero of their type, as in Python.
+    """
+    type_ = model.strip(type_)
+    match model.plain(value), type_:
+        case model.Scalar(data), _:
             return _scalar(data)
-        case model.Member(_, member):
+        case model.Member(_, member), _:
             return member.name
-        case model.Sequence(items):
-            return [plain_value(item) for item in items]
-        case model.Mapping(pairs):
-            plain = [(plain_value(key), plain_value(item)) for key, item in pairs]
-            is_text = all(isinstance(model.plain(key), model.Scalar) and isinstance(name, str) for (key, _), (name, _) in zip(pairs, plain, strict=True))
-            return dict(plain) if is_text else [list(pair) for pair in plain]
-        case model.Construction(_, fields):
-            return {field.name: plain_value(item) for field, item in fields}
-    raise AssertionError(value)
+        case model.Sequence(items), model.ListOf(elem) | model.SetOf(elem):
+            return [plain_value(item, elem) for item in items]
+        case model.Mapping(pairs), model.MapOf(key, each):
+            plain = [(plain_value(left, key), plain_value(right, each)) for left, right in pairs]
+            return dict(plain) if model.strip(key) == model.Base("string") else [list(pair) for pair in plain]
+        case model.Construction(struct, fields), _:
+            given = {field.name: plain_value(item, field.type) for field, item in fields}
+            for field in struct.fields:
+                if field.name not in given and field.requiredness == "required":
+                    given[field.name] = _zero(field.type) if field.default is None else plain_value(field.default, field.type)
+            return given
+    raise AssertionError(value, type_)
+
+
+def _zero(type_: model.Type) -> Any:
+    match model.strip(type_):
+        case model.Base("bool"):
+            return False
+        case model.Base("string" | "binary"):
+            return ""
+        case model.Base("uuid"):
+            return str(uuid.UUID(int=0))
+        case model.ListOf() | model.SetOf():
+            return []
+        case model.MapOf(key, _):
+            return {} if model.strip(key) == model.Base("string") else []
+        case model.Struct(kind="struct" | "exception") as struct:
+            return {field.name: _zero(field.type) for field in struct.fields if field.requiredness == "required"}
+        case model.Struct():
+            return {}
+    return 0
 
 
 def _scalar(data: bool | float | str | bytes | uuid.UUID) -> Any:

@@ -102,7 +102,7 @@ class _Page:
             case model.Alias():
                 yield _Signature(tuple(self._type(definition.target)))
             case model.Const():
-                yield _Signature((*self._type(definition.type), (" = ", ""), (_json(definition.value), "")))
+                yield _Signature((*self._type(definition.type), (" = ", ""), (_json(definition.value, definition.type), "")))
 
     def _function(self, service: model.Service, function: model.Function) -> Iterator[_Part]:
         yield _Heading(4, f"{service.name}.{function.name}", f"{service.name}.{function.name}")
@@ -132,7 +132,7 @@ class _Page:
         for each in fields:
             notes: list[str] = [] if union or each.requiredness == "default" else [each.requiredness]
             if each.default is not None:
-                notes.append(f"default {_json(each.default)}")
+                notes.append(f"default {_json(each.default, each.type)}")
             rows.append((_code(str(each.id)), _code(each.name), _Signature(tuple(self._type(each.type))), _Text(", ".join(notes)), _Text(each.doc)))
         return _Table(("id", "name", "type", "", ""), tuple(rows))
 
@@ -162,8 +162,8 @@ def _code(text: str) -> _Signature:
     return _Signature(((text, ""),))
 
 
-def _json(value: model.Value) -> str:
-    return json.dumps(plain_value(value), ensure_ascii=False)
+def _json(value: model.Value, type_: model.Type) -> str:
+    return json.dumps(plain_value(value, type_), ensure_ascii=False)
 
 
 # ---- Markdown --------------------------------------------------------------------------------------------------------

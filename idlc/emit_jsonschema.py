@@ -60,7 +60,7 @@ class _Schema:
                     schema = {"anyOf": [{"enum": names}, number]} if names else number
                     found[definition.name] = _described(schema, definition.doc)
                 case model.Const():
-                    found[definition.name] = _described({"const": plain_value(definition.value)}, definition.doc)
+                    found[definition.name] = _described({"const": plain_value(definition.value, definition.type)}, definition.doc)
                 case model.Struct():
                     found[definition.name] = _described(self._struct(definition), definition.doc)
                 case model.Service():
@@ -85,7 +85,7 @@ class _Schema:
         for each in fields:
             schema = _described(self._type(each.type), each.doc)
             if each.default is not None:
-                schema = {**schema, "default": plain_value(each.default)}
+                schema = {**schema, "default": plain_value(each.default, each.type)}
             properties[each.name] = schema
         required = [each.name for each in fields if each.requiredness == "required"]
         found: dict[str, Any] = {"type": "object", "properties": properties, "additionalProperties": False}

@@ -85,7 +85,7 @@ class _Module:
                 numbers = "".join(f"{_key(member.name)}: {member.value}, " for member in definition.members)
                 return [f"export type {name} = {' | '.join([*members, 'number'])};", f"export const {name}Numbers = {{ {numbers}}} as const;"]
             case model.Const():
-                value = json.dumps(plain_value(definition.value), ensure_ascii=False)
+                value = json.dumps(plain_value(definition.value, definition.type), ensure_ascii=False)
                 return [f"export const {name}: {self._type(definition.type)} = {value};"]
             case model.Struct(kind="union"):
                 members = [f"\n  | {{ {_key(each.name)}: {self._type(each.type)} }}" for each in definition.fields]

@@ -222,7 +222,7 @@ def _struct(struct: model.Struct, given: dict[str, _Tree], where: str) -> dict[s
         if field.name in given:
             found[field.name] = _value(field.type, given[field.name], f"{where}.{field.name}")
         elif field.default is not None:
-            found[field.name] = plain_value(field.default)
+            found[field.name] = plain_value(field.default, field.type)
     return found
 
 

@@ -18,7 +18,7 @@ from idlc import backends, model
 from idlc.errors import IdlError
 from tests.idlc.random_values import Endless, struct
 from tests.idlc.test_corpus import corpus, expected_to_pass
-from tests.support import need
+from tests.support import need, tsc
 from weego import dynamic
 
 IDL = """
@@ -75,6 +75,37 @@ def test_typescript(write: Callable[..., Path], tmp_path: Path) -> None:
         "  watch(stream: AsyncIterable<Item>): AsyncIterable<Item>;",
     ):
         assert line in text.split("\n"), line
+
+
+@pytest.mark.timeout(600)
+def test_tsc_takes_the_types_of_the_corpus_and_the_json_of_their_values(tmp_path: Path) -> None:
+    """Every emitted file compiles in tsc's strictest settings; so do random values, as `weego.dynamic` writes them, where their types are asked for."""
+    random = Random(2)
+    files: list[Path] = []
+    values = 0
+    for number, name in enumerate(expected_to_pass()):
+        out = tmp_path / str(number)
+        files += backends.run("typescript", [corpus() / name], out).written
+        if number % 4:
+            continue
+        module = dynamic.load(corpus() / name)
+        stem = re.sub(r"[^A-Za-z0-9_-]", "_", Path(name).stem)
+        lines = [f'import type * as m from "./{stem}";']
+        for cls in vars(module).values():
+            if isinstance(cls, type) and issubclass(cls, Struct) and cls.__module__ == module.__name__:
+                try:
+                    value = dynamic.to_json(StructType(cls), struct(random, cls))
+                except Endless:
+                    continue
+                if f"export interface {cls.__name__} " in (out / f"{stem}.ts").read_text() or f"export type {cls.__name__} " in (out / f"{stem}.ts").read_text():
+                    lines.append(f"export const value{len(lines)}: m.{cls.__name__} = {json.dumps(value)};")
+        (out / "values_.ts").write_text("\n".join(lines))
+        files.append(out / "values_.ts")
+        values += len(lines) - 1
+    assert values > 100
+    assert tsc.check(tmp_path, files) == ""
+    (tmp_path / "wrong.ts").write_text('import type * as m from "./values_"; const x: number = "text";')
+    assert "is not assignable to type 'number'" in tsc.check(tmp_path, [tmp_path / "wrong.ts"])
 
 
 def test_the_schema_says_what_json_is_of_every_type_of_the_corpus(tmp_path: Path) -> None:
