@@ -67,10 +67,7 @@ def client(request: pytest.FixtureRequest, idl: ProtoIdl, folder: Path) -> Itera
             return iter([{"text": "one"}])
         return {"text": str(len(list(given))) if method == "PutAll" else "ok"}
 
-    if request.param == "generic":
-        service = generic_service(idl, "Users", handler)
-    else:
-        service = generated(folder)
+    service = generic_service(idl, "Users", handler) if request.param == "generic" else generated(folder)
     with (
         weego.Server(service, listen="tcp://127.0.0.1:0", middleware=[validate_arguments]) as server,
         GenericClient(server.addresses[0], idl, timeout=10.0) as made,
@@ -143,7 +140,7 @@ def test_streams(client: GenericClient) -> None:
 
 def test_rules_inside_a_message_without_rules(client: GenericClient) -> None:
     assert client.call("PutOutside", {}) == {"text": "ok"}
-    with pytest.raises(weego.StatusError, match="user.id: must be a valid UUID"):
+    with pytest.raises(weego.StatusError, match=r"user\.id: must be a valid UUID"):
         client.call("PutOutside", {"user": {"id": "x"}})
 
 
