@@ -132,7 +132,7 @@ HASHABLE = [
 ]
 
 
-@pytest.mark.parametrize(("type", "value"), HASHABLE, ids=[str(type) for type, _ in HASHABLE])
+@pytest.mark.parametrize(("type", "value"), HASHABLE, ids=[str(kind) for kind, _ in HASHABLE])
 def test_sets_and_map_keys_are_hashable(type, value):
     cls = one(type)
     back = cls.__plan__.loads(dumps(cls(x=value))).x
