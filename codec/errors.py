@@ -212,6 +212,9 @@ class Cancelled(RpcError):
         self.path = path
         self.reason = reason
 
+    def __str__(self) -> str:
+        return super().__str__() + (f" (cancelled by way of {' -> '.join(self.path)})" if self.path else "")
+
 
 class ResourceExhausted(RpcError):
     """A limit, a quota or a full pool refused the call."""

@@ -100,8 +100,7 @@ def reset_error(strings: Mapping[str, str], payload: bytes) -> Cancelled:
             number, text = read_exception(payload)
         except ProtocolError as error:
             text = f"the peer ended the stream; its reason cannot be read: {error.message}"
-    where = f" (by way of {' -> '.join(path)})" if path else ""
-    return Cancelled(text + where, path=path, reason=number, origin=Origin.PEER)
+    return Cancelled(text, path=path, reason=number, origin=Origin.PEER)
 
 
 def declared_strings(result: ResultPlan, error: BaseException) -> dict[str, str] | None:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from weego.center import Center
     from weego.config import Config, ListenTls
     from weego.governed_config import ServerGovernance
-    from weego.serving import GrpcOptions, Serving, ServingLimits
+    from weego.serving import GrpcOptions, Serving, ServingLimits, StreamOptions
 
 __all__ = ["App", "check", "run_master"]
 
@@ -48,6 +48,7 @@ WAYS: Final = {
     "grpc.keepalive_timeout": "hot",
     "grpc.max_message": "hot",
     "grpc.max_streams": "hot",
+    "streaming": "hot",
     "limits": "hot",
     "listen": "listeners",
     "log.level": "hot",
@@ -226,6 +227,7 @@ class App:
             limits=serving_limits(config),
             fallback=next((made for made, wanted in zip(services, config.service, strict=True) if wanted.fallback), None),
             grpc=grpc_options(config),
+            streaming=stream_options(config),
             access=log.access_log() if config.log.access else None,
             may_accept=lambda: body is not None and body.may_accept(),
         )
@@ -279,7 +281,7 @@ class App:
         from weego.client import follow
         from weego.governed_config import ServerGovernance, known_of
 
-        serving.follow(serving_limits(config), grpc_options(config))
+        serving.follow(serving_limits(config), grpc_options(config), stream_options(config))
         if self.memory is not None:  # counters go on under the names of their limits
             governance = self._governance = ServerGovernance(config.governance, self.memory, before=self._governance)
             serving.govern(governance.middleware, governance.shedder)
@@ -301,6 +303,13 @@ def grpc_options(config: Config) -> GrpcOptions:
         reflection=grpc.reflection,
         web_origins=None if grpc.web_origins == "*" else tuple(grpc.web_origins.split()),
     )
+
+
+def stream_options(config: Config) -> StreamOptions:
+    """What a configuration says of streams of Thrift services."""
+    from weego.serving import StreamOptions
+
+    return StreamOptions(max_streams=config.streaming.max_streams, max_queued=int(config.streaming.max_queued))
 
 
 def serving_limits(config: Config) -> ServingLimits:

@@ -68,6 +68,13 @@ def _grpc(options: ChannelOptions) -> Channel:
     )
 
 
+def streams_of(options: ChannelOptions) -> Channel:
+    """The channel of a Thrift service's streams, whatever the framing of its calls."""
+    from weego.stream_channel import StreamChannel  # most clients of Thrift stream nothing
+
+    return StreamChannel(options.spec, limits=options.limits, caller=options.caller, service_name=options.service_name)
+
+
 # By the kind of IDL the service comes from: the ways to call it, and the one that is meant when none is named (Kitex's own).
 _CHANNELS: Final[dict[str, dict[str, Maker]]] = {
     "thrift": {name: _thrift for name in FRAMINGS if not name.endswith("-protobuf")},
@@ -76,7 +83,7 @@ _CHANNELS: Final[dict[str, dict[str, Maker]]] = {
 # Behind a framing's name: its messages are in the compact protocol.
 _COMPACT: Final = "-compact"
 _USUAL: Final = {"thrift": "framed", "protobuf": "grpc"}
-# Those that carry streams.
+# Those that carry streams beside calls. (Streams of Thrift services go their own way: `streams_of`.)
 STREAMING: Final = frozenset(("grpc",))
 
 

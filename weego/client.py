@@ -21,7 +21,7 @@ from governance.policy import ClientPolicy
 from poller.address import Address, parse
 from poller.clock import monotonic
 from poller.pool import DEFAULT_IDLE_TIMEOUT, DEFAULT_MAX_IDLE, DEFAULT_MAX_IDLE_TOTAL, PoolStatistics
-from weego.channel import STREAMING, ChannelOptions, choose
+from weego.channel import STREAMING, ChannelOptions, choose, streams_of
 from weego.discovery import close, resolver_of
 from weego.governed import Governed
 from weego.settings import SCHEME, ClientSettings, Known, known, remember
@@ -126,22 +126,23 @@ class Client:
         self._service_name = service_name or self.__spec__.name
         if tls is not None:
             tls.context()  # a file that cannot be read shows here, not at the first call
-        self._channel: Channel = make(
-            ChannelOptions(
-                spec=self.__spec__,
-                framing=name,
-                limits=PoolLimits(max_message=max_message, tls=tls, **limits),  # type: ignore[arg-type]
-                caller=caller,
-                service_name=self._service_name,
-                checksum=checksum,
-                shared=_shared(pool, shared_connections),
-                compression=compression,
-                wait_for_ready=wait_for_ready,
-                keepalive_time=keepalive_time,
-                keepalive_timeout=keepalive_timeout,
-                authority=authority,
-            )
+        options = ChannelOptions(
+            spec=self.__spec__,
+            framing=name,
+            limits=PoolLimits(max_message=max_message, tls=tls, **limits),  # type: ignore[arg-type]
+            caller=caller,
+            service_name=self._service_name,
+            checksum=checksum,
+            shared=_shared(pool, shared_connections),
+            compression=compression,
+            wait_for_ready=wait_for_ready,
+            keepalive_time=keepalive_time,
+            keepalive_timeout=keepalive_timeout,
+            authority=authority,
         )
+        self._channel: Channel = make(options)
+        self._options = options
+        self._streams: Channel | None = None  # the channel of streams beside it, made when the first is opened
         self._carries_streams = name in STREAMING
         self._governed: Governed | None = None
         if policy is None and resolver is None:
@@ -193,17 +194,16 @@ class Client:
         self._governed.follow(settings.policy)
         if settings.connect_timeout is not None:
             self._channel.limits = replace(self._channel.limits, connect_timeout=settings.connect_timeout)
+            if self._streams is not None:
+                self._streams.limits = self._channel.limits
 
     def _stream(self, spec: Any, args: tuple[Any, ...], timeout: float | None) -> Any:
         """Open a call that sends or receives more than one message; its stream, as `codec.streams` describes it."""
-        if self._carries_streams:
+        if self._carries_streams or spec.kind == "thrift":
             return self._invoke(spec, args, timeout)
-        way = (
-            'choose framing="grpc"'
-            if self.__spec__.kind == "protobuf"
-            else "no framing carries streams of a Thrift service yet: declare the method in a .proto, and it streams by gRPC"
+        raise UsageError(
+            f"{self._service_name}.{spec.name} streams, and this client's transport carries no streams; choose framing=\"grpc\""
         )
-        raise UsageError(f"{self._service_name}.{spec.name} streams, and this client's transport carries no streams; {way}")
 
     def _deadline(self, timeout: float | None) -> float | None:
         timeout = self._timeout if timeout is None else _checked_timeout(timeout)
@@ -237,27 +237,38 @@ class Client:
             raise NoInstance(f"the balancer of {self!r} found no instance")
         address = self._addresses.get(picked.address) or parse(picked.address)
         call.instance = address.text
-        return self._transport().call(call, address, args)
+        return self._transport(call.spec).call(call, address, args)
 
     def _carry(self, call: Call, address: str, args: tuple[Any, ...]) -> Any:
         """One attempt at `address`, for the policies above it."""
         found = self._addresses.get(address)
         if found is None:
             found = self._addresses[address] = parse(address)
-        return self._transport().call(call, found, args)
+        return self._transport(call.spec).call(call, found, args)
 
     # ---- transports --------------------------------------------------------------------------------------------------
 
-    def _transport(self) -> Transport:
-        """The one for this thread: with its hub if it has one, else the blocking one, which all such threads share."""
+    def _transport(self, spec: Any) -> Transport:
+        """The one for this thread: with its hub if it has one, else the blocking one, which all such threads share.
+
+        Streams of a Thrift service have one of their own: Kitex's servers take either calls or streams on a connection.
+        """
         if self._is_closed:  # since the call began: what is made now would stay open
             raise ClosedError(f"this {type(self).__name__} was closed during the call")
         hub = hub_of_this_thread()
-        transport = self._transports.get(hub)
+        is_stream = (spec.server_streaming or spec.client_streaming) and spec.kind == "thrift"
+        key = (hub, "streams") if is_stream else hub
+        transport = self._transports.get(key)
         if transport is None:
-            fresh = self._channel.blocking() if hub is None else self._channel.with_hub(hub)
-            transport = self._transports.setdefault(hub, fresh)
+            channel = self._stream_channel() if is_stream else self._channel
+            fresh = channel.blocking() if hub is None else channel.with_hub(hub)
+            transport = self._transports.setdefault(key, fresh)
         return transport
+
+    def _stream_channel(self) -> Channel:
+        if self._streams is None:
+            self._streams = streams_of(replace(self._options, limits=self._channel.limits))
+        return self._streams
 
     def statistics(self) -> list[PoolStatistics]:
         """Of the pools: one for each way calls were carried."""

@@ -257,6 +257,15 @@ class Grpc(_Table, frozen=True):
     ] = "*"
 
 
+class Streaming(_Table, frozen=True):
+    """[streaming]: what streams of Thrift services may cost, each bound that of one connection."""
+
+    max_streams: Annotated[int, "Streams in progress; one more is refused.", Between(1, 1_000_000)] = 1024
+    max_queued: Annotated[
+        Size, "Bytes that may wait for handlers; beyond that the connection is not read.", Between(1024, 2**31 - 1)
+    ] = Size(4 * 2**20)
+
+
 class Log(_Table, frozen=True):
     """[log]: what is written, and where."""
 
@@ -427,6 +436,7 @@ class Config(_Table, frozen=True, kw_only=True):
     admin: Admin | None = None
     limits: Limits = Limits()
     grpc: Grpc = Grpc()
+    streaming: Streaming = Streaming()
     log: Log = Log()
     governance: Governance = Governance()
     registry: Registry | None = None

@@ -167,12 +167,9 @@ class Serving:
             fallback=fallback,
             named_only=self.limits.named_only,
         )
-        streaming = streaming or StreamOptions()
+        self._stream_options = streaming or StreamOptions()
         methods, by_service = self._build_streams(govern=govern)
-        self.streams = StreamFront(
-            self.dispatcher, methods, by_service, max_message=self.limits.max_message,
-            max_streams=streaming.max_streams, max_queued=streaming.max_queued,
-        )  # fmt: skip
+        self.streams = StreamFront(self.dispatcher, methods, by_service)
         if by_service:
             self.detectors.append(StreamDetector("ttheader-streaming", self.streams))
         self.detectors.append(Detector("thrift", self._thrift))
@@ -200,7 +197,7 @@ class Serving:
         self._give: Callable[[Connection], bool] | None = None
         self._looks: dict[Connection, int] = {}
 
-    def follow(self, limits: ServingLimits, grpc: GrpcOptions | None = None) -> None:
+    def follow(self, limits: ServingLimits, grpc: GrpcOptions | None = None, streaming: StreamOptions | None = None) -> None:
         """Keep to other limits from now on: those in time at once, those of a message's size on connections to come. The time limit of calls stays,
         and of `grpc` what is no limit.
         """
@@ -217,7 +214,9 @@ class Serving:
         shared.idle_timeout, shared.frame_timeout, shared.write_timeout = times
         self.dispatcher.max_concurrency = limits.max_concurrency
         self._thrift.max_message, self._thrift.max_decoded = limits.max_message, limits.max_decoded
+        self._stream_options = streaming = streaming or self._stream_options
         self.streams.max_message = limits.max_message
+        self.streams.max_streams, self.streams.max_queued = streaming.max_streams, streaming.max_queued
         for methods in self.streams.services.values():
             for each in methods.values():
                 each.max_decoded = limits.max_decoded

@@ -648,11 +648,14 @@ cdef class StreamFront(Front):
     cdef int leave(self, Connection c) except -1:
         """New streams are for others; see the top."""
         cdef StreamServerProtocol p = <StreamServerProtocol>c.protocol
-        if p.is_leaving:
-            return 0
-        p.is_leaving = True
+        if self.dispatcher.draining:
+            if p.is_leaving:
+                return 0
+            p.is_leaving = True
+        # Else an operator had us say so, and all that comes is served.
         if self.dispatcher.leaves(c):
-            p.refuses_at = monotonic() + FAREWELL
+            if p.is_leaving:
+                p.refuses_at = monotonic() + FAREWELL
         else:
             p.is_holding = True
             c.loop.call_later(HOLD, p.stop_holding)

@@ -194,30 +194,38 @@ class ThriftChannel:
             IntKey.TO_METHOD: call.method,
             IntKey.MSG_TYPE: "4" if call.spec.oneway else "1",
         }
-        if self._caller:
-            ints[IntKey.FROM_SERVICE] = self._caller
-        if call.remaining is not None:
-            ints[IntKey.RPC_TIMEOUT] = str(max(1, int(call.remaining * 1000)))
-        strings = {StringKey.SERVICE: self.spec.name}
-        serving = current()
-        if serving is not None:
-            ints[IntKey.FROM_METHOD] = serving.method
-            if not self._caller:
-                ints[IntKey.FROM_SERVICE] = serving.service
-            if serving.log_id:
-                ints[IntKey.LOG_ID] = serving.log_id
-            strings.update(serving.carried)
-        added = metainfo.given.get()
-        if added is not None:
-            if added.log_id:
-                ints[IntKey.LOG_ID] = added.log_id
-            strings.update(added.strings)
-        if call.send_metadata:
-            strings.update(call.send_metadata)
-        return ints, strings
+        facts, strings = beside(call, self._caller)
+        ints.update(facts)
+        return ints, {StringKey.SERVICE: self.spec.name, **strings}
 
     def _route(self, spec: MethodSpec) -> Route:
         return self._routes.setdefault(spec, Route(spec))
+
+
+def beside(call: Call, caller: str) -> tuple[dict[int, str], dict[str, str]]:
+    """What goes with a call whatever it asks for: who calls, until when, the log id, metainfo and metadata."""
+    ints: dict[int, str] = {}
+    strings: dict[str, str] = {}
+    if caller:
+        ints[IntKey.FROM_SERVICE] = caller
+    if call.remaining is not None:
+        ints[IntKey.RPC_TIMEOUT] = str(max(1, int(call.remaining * 1000)))
+    serving = current()
+    if serving is not None:
+        ints[IntKey.FROM_METHOD] = serving.method
+        if not caller:
+            ints[IntKey.FROM_SERVICE] = serving.service
+        if serving.log_id:
+            ints[IntKey.LOG_ID] = serving.log_id
+        strings.update(serving.carried)
+    added = metainfo.given.get()
+    if added is not None:
+        if added.log_id:
+            ints[IntKey.LOG_ID] = added.log_id
+        strings.update(added.strings)
+    if call.send_metadata:
+        strings.update(call.send_metadata)
+    return ints, strings
 
 
 def with_code(error: RpcError) -> RpcError:

@@ -94,7 +94,8 @@ def test_what_kitex_writes_is_understood() -> None:
     assert read_exception(failure.payload or b"") == (6, "biz error: it failed")
     reset = reset_error(strings(found["cancellation"]), found["cancellation"].payload or b"")
     assert (reset.path, reset.reason) == (("kitex-client",), Reason.BUSINESS_CANCEL)
-    assert reset.message.endswith("cancel() actively (by way of kitex-client)")
+    assert reset.message.endswith("cancel() actively")
+    assert str(reset).endswith("(cancelled by way of kitex-client)")
 
 
 def strings(frame: Frame) -> dict[str, str]:

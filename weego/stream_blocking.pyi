@@ -1,0 +1,16 @@
+import _socket
+
+from poller.tls import Session
+from weego.stream_client import StreamLink
+
+class BlockingStreamLink(StreamLink):
+    """A StreamLink whose callers wait in their threads."""
+
+    def __init__(
+        self, sock: _socket.socket, address: str, max_message: int, *, max_queued: int = ..., session: Session | None = None
+    ) -> None: ...
+    def is_alive(self) -> bool: ...
+    @property
+    def is_reusable(self) -> bool: ...
+    def close(self) -> None: ...
+    def abandon(self) -> None: ...
