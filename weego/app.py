@@ -48,7 +48,6 @@ WAYS: Final = {
     "grpc.keepalive_timeout": "hot",
     "grpc.max_message": "hot",
     "grpc.max_streams": "hot",
-    "streaming": "hot",
     "limits": "hot",
     "listen": "listeners",
     "log.level": "hot",
@@ -63,6 +62,7 @@ WAYS: Final = {
     "server.pidfile": "restart",
     "server.rebalance": "hot",
     "server.workers": "hot",
+    "streaming": "hot",
 }
 
 
