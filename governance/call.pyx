@@ -86,6 +86,11 @@ cdef class Call:
         return getattr(self.source, "framing_name", "unknown")
 
     @property
+    def request_compression(self):
+        """How the request came, or of a stream the one that was read last: "gzip" or another name; None: as it is. On gRPC."""
+        return getattr(self.source, "request_compression", None)
+
+    @property
     def metadata(self):
         """What came along with the call (server) or with its answer (client), as Metadata."""
         if self.incoming is None:

@@ -65,6 +65,7 @@ cdef class GrpcServerStream(GrpcStream):
     cdef object refusal                    # RpcError to refuse with, or None
     cdef bint started                      # the front has taken it up
     cdef bint head_sent
+    cdef bint came_packed                  # the request taken last was compressed
     cdef str sending                       # encoding announced in the head; None: identity
 
     cdef int look_up(self, bytes path) except -1

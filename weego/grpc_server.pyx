@@ -193,7 +193,8 @@ cdef class Requests:
 
 cdef object decoded(GrpcServerStream s, GrpcRoute route, object payload, Py_ssize_t limit):
     """A message as the handler wants it. RpcError when it cannot be read."""
-    if type(payload) is tuple:
+    s.came_packed = type(payload) is tuple
+    if s.came_packed:
         payload = decompress(s.encoding or "", payload[0], limit)
     return route.decode(payload)
 
@@ -293,6 +294,11 @@ cdef class GrpcServerStream(GrpcStream):
     def metadata_pairs(self):
         """For Call.metadata."""
         return metadata_pairs(self.headers)
+
+    @property
+    def request_compression(self):
+        """For Call.request_compression."""
+        return self.encoding if self.came_packed else None
 
     @property
     def framing_name(self):

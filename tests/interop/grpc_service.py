@@ -15,6 +15,8 @@ import weego
 from weego import RpcError
 
 PROTO = Path(__file__).parent / "grpc" / "testing.proto"
+ORCA_PROTOS = [PROTO.with_name("orca_load_report.proto"), PROTO.with_name("orca.proto")]
+LOAD_REPORT = "endpoint-load-metrics-bin"
 ECHO_INITIAL = "x-grpc-test-echo-initial"
 ECHO_TRAILING = "x-grpc-test-echo-trailing-bin"
 
@@ -28,13 +30,45 @@ def module(folder: Path) -> ModuleType:
     if name not in sys.modules:
         from idlc.proto_compile import compile_protos
 
-        compile_protos([PROTO], folder / name, [PROTO.parent])
+        compile_protos([PROTO, *ORCA_PROTOS], folder / name, [PROTO.parent])
         sys.path.insert(0, str(folder))
         try:
             importlib.import_module(f"{name}.grpc.testing")
+            importlib.import_module(f"{name}.xds.service.orca.v3")
         finally:
             sys.path.remove(str(folder))
     return sys.modules[f"{name}.grpc.testing"]
+
+
+def orca_module(t: Any, which: str) -> ModuleType:
+    """xds.data.orca.v3 or xds.service.orca.v3, generated beside `t`."""
+    import importlib
+
+    return importlib.import_module(f"{t.__name__.partition('.')[0]}.xds.{which}.orca.v3")
+
+
+def load_report(t: Any, found: Any) -> Any:
+    """A TestOrcaReport as the report that ORCA sends."""
+    report = orca_module(t, "data").OrcaLoadReport(cpu_utilization=found.cpu_utilization, mem_utilization=found.memory_utilization)
+    report.request_cost.update(found.request_cost)
+    report.utilization.update(found.utilization)
+    return report
+
+
+def services(t: Any) -> list[Any]:
+    """The TestService, and beside it ORCA's reports out of band: what the TestService was last told to report, again and again."""
+    tested = service(t)
+    orca = orca_module(t, "service")
+
+    class OpenRcaService(orca.OpenRcaService):  # type: ignore[misc,name-defined]
+        def stream_core_metrics(self, request: Any) -> Iterator[Any]:
+            import gevent
+
+            while True:
+                yield load_report(t, tested.reported)
+                gevent.sleep(max(0.05, min(1.0, request.report_interval.ToNanoseconds() / 1e9)))
+
+    return [tested, OpenRcaService()]
 
 
 def service(t: Any) -> Any:
@@ -57,13 +91,27 @@ def service(t: Any) -> Any:
         assert call is not None
         call.compression = "gzip" if wanted.value else "identity"
 
+    def expect(wanted: Any) -> None:
+        """The probe of client_compressed_unary: did the request come as its caller says?"""
+        call = weego.current()
+        assert call is not None
+        if wanted.value and call.request_compression is None:
+            raise weego.StatusError(weego.Code.INVALID_ARGUMENT, "this request should be compressed")
+
     class TestService(t.TestService):  # type: ignore[misc]
+        reported = t.TestOrcaReport()
+
         def empty_call(self, request: Any) -> Any:
             return t.Empty()
 
         def unary_call(self, request: Any) -> Any:
             echo_metadata()
             fail_as_told(request)
+            expect(request.expect_compressed)
+            if request.HasField("orca_per_query_report"):
+                call = weego.current()
+                assert call is not None
+                call.trailers[LOAD_REPORT] = load_report(t, request.orca_per_query_report).SerializeToString()
             if request.HasField("response_compressed"):
                 compress_as_told(request.response_compressed)
             return t.SimpleResponse(payload=t.Payload(body=bytes(request.response_size)))
@@ -76,12 +124,18 @@ def service(t: Any) -> Any:
             fail_as_told(request)
 
         def streaming_input_call(self, requests: Iterator[Any]) -> Any:
-            return t.StreamingInputCallResponse(aggregated_payload_size=sum(len(each.payload.body) for each in requests))
+            total = 0
+            for each in requests:
+                expect(each.expect_compressed)
+                total += len(each.payload.body)
+            return t.StreamingInputCallResponse(aggregated_payload_size=total)
 
         def full_duplex_call(self, requests: Iterator[Any]) -> Iterator[Any]:
             echo_metadata()
             for request in requests:
                 fail_as_told(request)
+                if request.HasField("orca_oob_report"):
+                    self.reported = request.orca_oob_report
                 yield from outputs(request)
 
         def half_duplex_call(self, requests: Iterator[Any]) -> Iterator[Any]:
@@ -232,6 +286,32 @@ def timeout_on_sleeping_server(t: Any, client: Any) -> None:
             next(stream)
 
     fails("DEADLINE_EXCEEDED", talk)
+
+
+def cacheable_unary(t: Any, client: Any) -> None:
+    """gRPC's caches are no more, and the case's GET with them; what is left is that the method answers."""
+    for _ in range(2):
+        assert client.cacheable_unary_call(t.SimpleRequest(response_size=10)).payload.body == bytes(10)
+
+
+def client_compressed_unary(t: Any, client: Any) -> None:
+    """With a client that compresses by gzip; the probe is its other half, `compression_probe`."""
+    wanted = t.BoolValue(value=True)
+    assert client.unary_call(large(t, expect_compressed=wanted)).payload.body == bytes(314159)
+    with client.streaming_input_call() as stream:
+        for size in (27182, 45904):
+            stream.send(t.StreamingInputCallRequest(payload=t.Payload(body=bytes(size)), expect_compressed=wanted))
+        assert stream.result().aggregated_payload_size == 73086
+
+
+def compression_probe(t: Any, client: Any) -> None:
+    """With a client that does not compress: a server that knows the case refuses what says it is compressed."""
+    wanted = t.BoolValue(value=True)
+    fails("INVALID_ARGUMENT", lambda: client.unary_call(large(t, expect_compressed=wanted)))
+    with client.streaming_input_call() as stream:
+        stream.send(t.StreamingInputCallRequest(payload=t.Payload(body=bytes(27182)), expect_compressed=wanted))
+        fails("INVALID_ARGUMENT", stream.result)
+    assert client.unary_call(large(t, expect_compressed=t.BoolValue(value=False))).payload.body == bytes(314159)
 
 
 CASES: dict[str, Callable[[Any, Any], None]] = {

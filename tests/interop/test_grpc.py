@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 import weego
+from codec.grpc import binary_value
 from tests.interop import grpc_service
 from tests.interop.grpc_service import CASES, metadata
 from tests.support import grpc_go, need
@@ -96,7 +97,7 @@ def test_weego_calls_grpcio(t: Any, grpcio_server: tuple[str, dict[str, Any]], c
 
 @contextlib.contextmanager
 def weego_server(t: Any, **options: Any) -> Iterator[str]:
-    with weego.Server([grpc_service.service(t)], listen=["tcp://127.0.0.1:0"], **options) as server:
+    with weego.Server(grpc_service.services(t), listen=["tcp://127.0.0.1:0"], **options) as server:
         yield server.addresses[0]
 
 
@@ -118,7 +119,10 @@ GO_CASES = [
     "unimplemented_service",
     "rpc_soak",
     "channel_soak",
+    "orca_per_rpc",
+    "orca_oob",
 ]
+ORCA_BALANCER = '{"loadBalancingConfig":[{"test_backend_metrics_load_balancer":{}}]}'
 
 
 @pytest.mark.parametrize("tls", [False, True], ids=["cleartext", "tls"])
@@ -131,6 +135,8 @@ def test_grpc_go_calls_weego(t: Any, certs: Certificates, case: str, tls: bool) 
         if case.endswith("soak"):
             more += ["-soak_iterations=200", "-soak_max_failures=0", "-soak_per_iteration_max_acceptable_latency_ms=20000"]
             more += ["-soak_overall_timeout_seconds=100"]
+        if case.startswith("orca"):
+            more.append(f"-service_config_json={ORCA_BALANCER}")
         with weego_server(t, **options) as address:
             grpc_go.run(address, case, *more)
 
@@ -166,5 +172,60 @@ def test_weego_calls_weego(t: Any, certs: Certificates, case: str, way: str, tls
             t.TestServiceClient(address, timeout=60, middleware=middleware, tls=certs.client() if tls else None) as client,
         ):
             CASES[case](t, client)
+
+    run()
+
+
+ORCA_REPORT = {"cpu_utilization": 0.8210, "memory_utilization": 0.5847, "utilization": {"util": 0.30499}}
+
+
+@pytest.mark.parametrize("way", DECORATORS)
+def test_orca_per_rpc(t: Any, go_server: tuple[str, dict[str, Any]], way: str) -> None:
+    address, options = go_server
+
+    @DECORATORS[way]
+    def run() -> None:
+        report = t.TestOrcaReport(**ORCA_REPORT, request_cost={"cost": 3456.32})
+        with t.TestServiceClient(address, timeout=60, middleware=[metadata], **options) as client:
+            client.unary_call(t.SimpleRequest(orca_per_query_report=report))
+        found = binary_value(grpc_service.Seen.last.metadata[grpc_service.LOAD_REPORT])
+        wanted = grpc_service.load_report(t, report)
+        assert type(wanted).FromString(found) == wanted
+
+    run()
+
+
+@pytest.mark.parametrize("way", DECORATORS)
+def test_orca_oob(t: Any, go_server: tuple[str, dict[str, Any]], way: str) -> None:
+    address, options = go_server
+
+    @DECORATORS[way]
+    def run() -> None:
+        orca = grpc_service.orca_module(t, "service")
+        report = t.TestOrcaReport(**ORCA_REPORT)
+        request = orca.OrcaLoadReportRequest()
+        request.report_interval.FromMilliseconds(100)
+        with t.TestServiceClient(address, timeout=60, **options) as client, orca.OpenRcaServiceClient(address, timeout=60, **options) as reports:
+            with client.full_duplex_call() as stream:
+                stream.send(t.StreamingOutputCallRequest(orca_oob_report=report, response_parameters=[t.ResponseParameters(size=1)]))
+                next(stream)
+                with reports.stream_core_metrics(request) as found:
+                    assert grpc_service.load_report(t, report) in found
+
+    run()
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["cleartext", "tls"])
+@pytest.mark.parametrize("way", DECORATORS)
+def test_compression_probes_and_cacheable_unary(t: Any, certs: Certificates, way: str, tls: bool) -> None:
+    @DECORATORS[way]
+    def run() -> None:
+        secure = certs.client() if tls else None
+        with weego_server(t, **({"tls": certs.server()} if tls else {})) as address:
+            with t.TestServiceClient(address, timeout=60, tls=secure) as client:
+                grpc_service.compression_probe(t, client)
+                grpc_service.cacheable_unary(t, client)
+            with t.TestServiceClient(address, timeout=60, tls=secure, compression="gzip") as client:
+                grpc_service.client_compressed_unary(t, client)
 
     run()

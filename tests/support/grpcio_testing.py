@@ -103,6 +103,7 @@ class Client:
 
         self.empty = of(channel.unary_unary, "EmptyCall", t.Empty, t.Empty)
         self.unary = of(channel.unary_unary, "UnaryCall", t.SimpleRequest, t.SimpleResponse)
+        self.cacheable = of(channel.unary_unary, "CacheableUnaryCall", t.SimpleRequest, t.SimpleResponse)
         self.output = of(channel.unary_stream, "StreamingOutputCall", t.StreamingOutputCallRequest, t.StreamingOutputCallResponse)
         self.input = of(channel.stream_unary, "StreamingInputCall", t.StreamingInputCallRequest, t.StreamingInputCallResponse)
         self.duplex = of(channel.stream_stream, "FullDuplexCall", t.StreamingOutputCallRequest, t.StreamingOutputCallResponse)
@@ -139,7 +140,20 @@ def call(t: Any, channel: Any, without: Sequence[str]) -> None:
         assert c.unary(large()).payload.body == bytes(314159)
 
     def client_compressed_unary() -> None:
-        assert len(c.unary(large(), compression=grpc.Compression.Gzip).payload.body) == 314159
+        probe = large(expect_compressed=t.BoolValue(value=True))
+        fails(code.INVALID_ARGUMENT, lambda: c.unary(probe))
+        assert len(c.unary(probe, compression=grpc.Compression.Gzip).payload.body) == 314159
+        assert len(c.unary(large(expect_compressed=t.BoolValue(value=False))).payload.body) == 314159
+
+    def client_compressed_streaming() -> None:
+        probe = t.StreamingInputCallRequest(payload=t.Payload(body=bytes(27182)), expect_compressed=t.BoolValue(value=True))
+        fails(code.INVALID_ARGUMENT, lambda: c.input(iter([probe])))
+        assert c.input(iter([probe, probe]), compression=grpc.Compression.Gzip).aggregated_payload_size == 54364
+
+    def cacheable_unary() -> None:
+        for _ in range(2):
+            reply = c.cacheable(t.SimpleRequest(response_size=10), metadata=(("x-user-ip", "1.2.3.4"),))
+            assert reply.payload.body == bytes(10)
 
     def server_compressed_unary() -> None:
         for wanted in (True, False):
@@ -217,7 +231,7 @@ def call(t: Any, channel: Any, without: Sequence[str]) -> None:
             assert [len(each.payload.body) for each in pool.map(c.unary, [large()] * 64)] == [314159] * 64
 
     for case in (
-        empty_unary, large_unary, client_compressed_unary, server_compressed_unary, client_streaming, server_streaming, ping_pong,
+        empty_unary, large_unary, cacheable_unary, client_compressed_unary, server_compressed_unary, client_compressed_streaming, client_streaming, server_streaming, ping_pong,
         empty_stream, custom_metadata, status_code_and_message, special_status_message, unimplemented_method, unimplemented_service,
         cancel_after_begin, cancel_after_first_response, timeout_on_sleeping_server, concurrent_large_unary,
     ):  # fmt: skip
