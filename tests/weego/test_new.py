@@ -407,3 +407,20 @@ def test_the_dockerfile_names_what_there_is(here: Path) -> None:
     assert "weego gen idl/greeter.thrift -o gen -I idl" in text
     assert 'CMD ["weego-master", "conf/server.toml"]' in text
     assert "tcp://127.0.0.1:" in (here / "greeter/conf/server.toml").read_text()  # what the Dockerfile replaces
+
+
+def test_the_dockerfiles_commands_work_on_the_project(here: Path) -> None:
+    """What it runs on the copied files, in the project itself: the image's base, pip and users are left out."""
+    made("greeter")
+    project = here / "greeter"
+    text = (project / "Dockerfile").read_text().replace("\\\n", " ")
+    (command,) = re.findall(r"^RUN (weego gen .*)$", text, re.MULTILINE)
+    copied = re.findall(r"^COPY (?:--from=\S+ )?(\S+) ", text, re.MULTILINE)
+    assert all(each in ("/install", ".") or (project / each).exists() for each in copied)
+    shutil.rmtree(project / "gen")
+    done = subprocess.run(command, shell=True, cwd=project, env={**ENV, "PATH": f"{ROOT / 'bin'}:{os.environ['PATH']}"}, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (project / "gen/greeter/greeter.py").exists()
+    assert "tcp://0.0.0.0:8888" in (project / "conf/server.toml").read_text()
+    ignored = (project / ".dockerignore").read_text().split()
+    assert "gen" in [each.rstrip("/") for each in ignored]
