@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,21 @@ def test_new_certificates_and_old_connections(app: App, certs: Certificates) -> 
                 assert renewed.tell()[0] == 2
             until(lambda: first[1] not in server.remember(), "the old worker to go")
             server.allow.append("no certificate and key")
+
+
+def test_new_certificates_beside_a_change_that_workers_could_follow(app: App, certs: Certificates) -> None:
+    """Limits alone need no new workers; a certificate does, and is not forgotten over it."""
+    cert = app.folder / "cert.pem"
+    cert.write_bytes(Path(certs.path("server")).read_bytes())
+    time.sleep(0.6)  # younger files are not trusted to be what was read
+    with app.serve(**secured("cert.pem")) as server:
+        with SecureWire(server.address, certs) as wire:
+            before = wire.tell()[1]
+        cert.write_bytes(Path(certs.path("other")).read_bytes())
+        app.write_conf(**secured("cert.pem"), limits="max_concurrency = 7")
+        server.reload_ok()
+        with SecureWire(server.address, certs, "other.example") as renewed:
+            assert renewed.tell()[1] != before
 
 
 def test_a_call_under_way_is_answered_over_a_reload(app: App, certs: Certificates) -> None:
