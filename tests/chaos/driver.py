@@ -26,13 +26,16 @@ from typing import Final
 
 import psutil
 
-from tests.chaos.targets import wait
+from tests.chaos.figures import can_bind
+from tests.chaos.targets import free_port, wait
 from tests.e2e.load import ALL_FRAMINGS, Failure, Load
 from tests.e2e.wire import I32, STRING, Closed, Wire, call
 from tests.support.leaks import descriptors
 from tests.support.service import App, Server, until
 
 WORKERS: Final = 2
+#: Seconds that calls in progress are given.
+GRACE: Final = 5
 #: How far a master's memory may grow over a run (bytes): allocator noise, not a leak of each reload.
 MEMORY_SLACK: Final = 3 << 20
 #: A kill so long before the last answer (seconds) may still be why a connection broke: the answer had to be read.
@@ -52,6 +55,7 @@ EXPLAINED: Final = [
     r"traceback of the failed load",
     r"cut off at the deadline",
     r"the loader was killed",
+    r"the master is gone",
     r"does not fork",
     r"log lines? (was|were) dropped",
     r"worker \d gen \d+ .* (exited with status|wants to leave|leaves)",
@@ -98,6 +102,11 @@ class Chaos:
         self.version = 1
         self.kills: list[float] = []
         """When somebody was killed, or stopped and cut off for it: monotonic seconds."""
+        self.outages: list[tuple[float, float]] = []
+        """From the death of a master to the readiness of the next: nobody listens."""
+        self.port = free_port()
+        """The same for all masters."""
+        self.base_fds = self.base_memory = 0
         self.server: Server
         self.load: Load
         self.faults: dict[str, tuple[int, Callable[[], None]]] = {
@@ -113,6 +122,7 @@ class Chaos:
             "HUP crashing worker": (1, self.crashing_worker),
             "kill in a reload": (2, self.kill_in_a_reload),
             "stop master": (1, self.stop_master),
+            "kill master": (1, self.kill_master),
             "resize": (1, self.resize),
             "slow readers": (2, self.slow_readers),
             "half frames": (2, self.half_frames),
@@ -127,12 +137,10 @@ class Chaos:
         """So many rounds, or as many as fit into so many seconds."""
         begun = time.monotonic()
         self.write_conf()
-        with Server(self.app.conf, allow=[".*"]) as self.server:
-            self.settle()
-            fds, memory = self.base()
-            pace = 0.03
-            self.load = Load(self.server.address, connections=64, idle=8, pace=pace, framings=ALL_FRAMINGS)
-            with self.load:
+        self.start()
+        try:
+            self.load = self.new_load()
+            try:
                 until(lambda: not self.load.behind(1), "the first answers")
                 while time.monotonic() < begun + seconds if seconds else sum(self.report.rounds.values()) < rounds:
                     name = self.rng.choices(list(self.faults), [weight for weight, _ in self.faults.values()])[0]
@@ -140,15 +148,35 @@ class Chaos:
                     self.faults[name][1]()
                     self.settle()
                     self.replenish()
+            finally:
+                self.load.__exit__()
             self.settle()
             self.collect()
-            self.look_back(fds, memory)
+            self.look_back()
+        except BaseException as error:
+            self.server.__exit__(type(error))
+            raise
+        self.server.__exit__(None)
         self.report.seconds = time.monotonic() - begun
         return self.report
 
+    def start(self) -> None:
+        """A master, all its workers, and what it holds when nothing has happened yet."""
+        self.server = Server(self.app.conf, allow=[".*"])
+        self.server.__enter__()
+        self.settle()
+        self.base_fds, self.base_memory = self.base()
+
+    def new_load(self) -> Load:
+        """Connections of all framings."""
+        load = Load(self.server.address, connections=64, idle=8, pace=0.03, framings=ALL_FRAMINGS)
+        load.newest = self.version
+        load.__enter__()
+        return load
+
     def write_conf(self, **conf: object) -> None:
-        server = 'graceful_timeout = "5s"\nboot_timeout = "10s"\nhang_timeout = "5s"'
-        self.app.write_conf(workers=WORKERS, server=server, log='format = "text"\naccess = false', **conf)  # type: ignore[arg-type]
+        server = f'graceful_timeout = "{GRACE}s"\nboot_timeout = "10s"\nhang_timeout = "5s"'
+        self.app.write_conf(workers=WORKERS, listen=[f"tcp://127.0.0.1:{self.port}"], server=server, log='format = "text"\naccess = false', **conf)  # type: ignore[arg-type]
 
     def base(self) -> tuple[int, int]:
         """Descriptors and memory of the master once a first reload has been through everything."""
@@ -177,9 +205,7 @@ class Chaos:
         if lost > len(self.load._all) // 2:
             self.load.__exit__()
             self.collect()
-            self.load = Load(self.server.address, connections=64, idle=8, pace=0.03, framings=ALL_FRAMINGS)
-            self.load.newest = self.version
-            self.load.__enter__()
+            self.load = self.new_load()
 
     def collect(self) -> None:
         """Look at every failure of the load: whose fault was it?"""
@@ -190,17 +216,24 @@ class Chaos:
             report.failures.append(failure)
             # A connection may have moved to the worker that was killed without an answer from there: the time decides, not the pid.
             is_explained = any(failure.heard - MARGIN <= kill <= failure.at for kill in self.kills)
+            if failure.number is None and "refused" in failure.why:
+                is_explained = any(killed <= failure.at and failure.began <= ready for killed, ready in self.outages)
             if "wrong answer" in failure.why or not is_explained:
                 report.unexplained.append(str(failure))
         load.failures = []
 
-    def look_back(self, fds: int, memory: int) -> None:
-        """Log, descriptors, children, memory."""
+    def look_at_log(self) -> None:
+        """Every warning must have been somebody's fault."""
         bad = re.compile(r"Traceback \(most recent call last\)| (WARNING|ERROR|CRITICAL) |a mistake in the master")
         explained = re.compile("|".join(EXPLAINED))
         for line in self.server.log.splitlines():
             if bad.search(line) and not explained.search(line) and not line.startswith("    "):
                 self.report.unexplained.append(line)
+
+    def look_back(self) -> None:
+        """Log, descriptors, children, memory."""
+        self.look_at_log()
+        fds, memory = self.base_fds, self.base_memory
         try:
             wait(lambda: len(descriptors(self.server.pid)) <= fds, "descriptors", 20)
         except AssertionError:
@@ -250,6 +283,25 @@ class Chaos:
         self.server.signal(signal.SIGSTOP)
         time.sleep(self.rng.uniform(0.5, 3.0))
         self.server.signal(signal.SIGCONT)
+
+    def kill_master(self) -> None:
+        """Its workers answer what they have, let go of the port and leave; a new master starts at once, beside them, on the same port."""
+        children = {pid: psutil.Process(pid) for pid in self.server.remember()}
+        self.hurt(self.server.pid, signal.SIGKILL)
+        wait(lambda: can_bind(self.port), "the port of a killed master to be free", 10)
+        killed = self.server
+        self.start()
+        self.outages.append((self.kills[-1], time.monotonic()))
+        _, alive = psutil.wait_procs(list(children.values()), GRACE + 5)
+        if alive:
+            self.report.left.append(f"of a killed master: {alive}")
+        self.load.__exit__()
+        self.collect()
+        self.server, living = killed, self.server
+        self.look_at_log()
+        killed.__exit__(None)
+        self.server = living
+        self.load = self.new_load()
 
     def new_code(self) -> None:
         self.version += 1

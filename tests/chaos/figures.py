@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import resource
+import select
 import signal
 import socket
 import statistics
@@ -57,6 +58,10 @@ def p95(values: list[float]) -> float:
     return sorted(values)[int(len(values) * 0.95)] if len(values) < 20 else statistics.quantiles(values, n=20)[18]
 
 
+def p99(values: list[float]) -> float:
+    return sorted(values)[int(len(values) * 0.99)]
+
+
 def settled(target: Target) -> bool:
     """Whether all its workers are there and it answers."""
     return len(target.workers()) >= target.workers_wanted and target.answers()
@@ -67,7 +72,7 @@ def settled(target: Target) -> bool:
 
 def broken_reload(make: Make, rounds: int) -> Found:
     """G1: a HUP with a broken configuration, a broken import, and (weego) a port that is taken."""
-    good, what = 0, []
+    good, told, what = 0, 0.0, []
     kinds = ["conf", "import", "port"]
     for kind in kinds:
         with make() as target:
@@ -97,18 +102,19 @@ def broken_reload(make: Make, rounds: int) -> Found:
                             wait(lambda: not target.is_alive, "it to die", 6, 0.05)
                         survived += target.is_alive and target.answers()
             good += survived
+            told = max(told, slowest)
             outcome = f"{survived}/{rounds} unharmed, told within {ms(slowest)}" if isinstance(target, Weego) else ("survives" if survived else "**all down**")
             if not isinstance(target, Weego) and survived and not target.workers() >= before:
                 outcome = "survives, workers replaced"
             what.append(f"{kind}: {outcome}")
-    return Found("; ".join(what), good == rounds * len(kinds))
+    return Found("; ".join(what), good == rounds * len(kinds) and within(told, 2.0))
 
 
 def idle_reload(make: Make, rounds: int) -> Found:
     """G5: from HUP until only new workers are there, nothing else going on."""
-    times = []
+    times, lingers = [], []
     with make() as target:
-        for _ in range(rounds):
+        for number in range(rounds):
             before = target.workers()
             begun = time.monotonic()
             target.reload()
@@ -117,8 +123,13 @@ def idle_reload(make: Make, rounds: int) -> Found:
             except AssertionError:
                 return Found("old workers are still there after 15 s", False)
             times.append(time.monotonic() - begun)
+            if isinstance(target, Weego):
+                target.wait_for(rf"gen {number + 1} .* exited with status 0", WORKERS)
+                swapped, gone = target.when("reload done")[-1], target.when(rf"gen {number + 1} .* exited with status 0")[-1]
+                lingers.append(gone - swapped)
     median = statistics.median(times)
-    return Found(ms(median), within(median, 1.5), {"seconds": median})
+    text = ms(median) + (f", the old ones gone {ms(statistics.median(lingers))} after the switch" if lingers else "")
+    return Found(text, within(median, 1.0) and within(statistics.median(lingers or [0.0]), 0.1), {"seconds": median})
 
 
 def busy_reload(make: Make, rounds: int, *, at_once: bool) -> Found:
@@ -214,7 +225,7 @@ def killed_worker(make: Make, rounds: int) -> Found:
             with contextlib.suppress(AssertionError):
                 wait(lambda: settled(target), "all workers", 5)
             time.sleep(0.1)
-    return Found(f"{ms(statistics.median(times))} (p95 {ms(p95(times))}), {failed} connects failed", within(p95(times), 0.15) and not failed, {"seconds": statistics.median(times)})
+    return Found(f"{ms(statistics.median(times))} (p95 {ms(p95(times))}), {failed} connects failed", within(p95(times), 0.05) and not failed, {"seconds": statistics.median(times)})
 
 
 def killed_workers(make: Make, rounds: int) -> Found:
@@ -237,7 +248,7 @@ def killed_workers(make: Make, rounds: int) -> Found:
             else:
                 return Found("no answer within 15 s", False)
             times.append(time.monotonic() - begun)
-    return Found(f"first answer after {ms(statistics.median(times))}, {refused} connects failed", within(statistics.median(times), 0.3) and not refused)
+    return Found(f"first answer after {ms(statistics.median(times))}, {refused} connects failed", within(statistics.median(times), 0.15) and not refused)
 
 
 def killed_master(make: Make, rounds: int) -> Found:
@@ -290,15 +301,20 @@ def running(pid: int) -> bool:
 
 def stopped_worker(make: Make, rounds: int) -> Found:
     """G9: SIGSTOP to one of two; 30 new connections, one after the other, and who replaces it."""
-    hung, replaced = 0, []
+    hung, replaced, seen, ready = 0, [], [], []
     for _ in range(rounds):
         with make() as target:
             old = target.workers()
             victim = min(old)
+            known = len(target.when("is ready after")) if isinstance(target, Weego) else 0
             os.kill(victim, signal.SIGSTOP)
-            begun = time.monotonic()
+            begun, clock = time.monotonic(), time.time()
             with contextlib.suppress(AssertionError):
                 replaced.append(wait(lambda old=old: target.workers() - old, "a replacement", 6))  # type: ignore[misc]
+            if isinstance(target, Weego):
+                target.wait_for("is ready after", known + 1)
+                seen.append(target.when("is stopped")[-1] - clock)
+                ready.append(target.when("is ready after")[-1] - clock)
             for _ in range(30):
                 try:
                     target.ask(timeout=1)
@@ -308,7 +324,9 @@ def stopped_worker(make: Make, rounds: int) -> Found:
                     break
     text = f"{hung} of {30 * rounds} new connections hang; "
     text += f"replacement started after {ms(statistics.median(replaced))}" if len(replaced) == rounds else "not replaced within 6 s"
-    return Found(text, not hung and len(replaced) == rounds and within(statistics.median(replaced), 0.1))
+    text += f" (seen after {ms(statistics.median(seen))}, ready after {ms(statistics.median(ready))})" if ready else ""
+    fast = within(statistics.median(seen or [0.0]), 0.01) and within(statistics.median(ready or [0.0]), 0.1)
+    return Found(text, not hung and len(replaced) == rounds and fast)
 
 
 def blocked_worker(make: Make, rounds: int) -> Found:
@@ -339,7 +357,7 @@ def blocked_worker(make: Make, rounds: int) -> Found:
             sock.close()
     return Found(
         f"replacement started after {times[0]:.1f} s" + (f", before the old one ends {first}/{rounds}" if first else ", the old one is killed first"),
-        within(max(times), 3.6) and first == rounds,
+        within(max(times), 3.2) and first == rounds,
     )
 
 
@@ -364,20 +382,29 @@ def starved(make: Make, seconds: float) -> Found:
 
 
 def crash_loop(make: Make, seconds: float) -> Found:
-    """G12: workers that end 0.1 s after they begin."""
+    """G12: workers that end 0.1 s after they begin: boots in the first 5 s, then, if there is time, in as long again, and what the master works for it."""
     target = make(boot=CRASHES)
+
+    def boots() -> int:
+        mark = target.folder / "boots"
+        return len(mark.read_text()) if mark.exists() else 0
+
     try:
         target.start(patiently=False)
-        time.sleep(seconds)
-        boots = len((target.folder / "boots").read_text()) if (target.folder / "boots").exists() else 0
-        master = psutil.Process(target.process.pid).cpu_times() if target.is_alive else None
-        alive = target.is_alive
+        wait(lambda: boots() or not target.is_alive, "the first worker")  # the imports of the start are not counted
+        before, begun = target.cpu(), time.monotonic()
+        time.sleep(5)
+        early = boots()
+        time.sleep(max(0.0, seconds - 5))
+        late, alive = boots() - early, target.is_alive
+        share = (target.cpu() - before) / (time.monotonic() - begun)
     finally:
         target.__exit__()
-    share = (master.user + master.system) / seconds if master else 0
-    text = f"{boots} boots in {seconds:g} s, master {share:.0%} of a CPU" if alive else f"{boots} boots, then it exits"
-    # The first loader's import is in the master's children, not in the master.
-    return Found(text, alive and boots <= 8 * WORKERS * seconds / 5)
+    if not alive:
+        return Found(f"{early + late} boots, then it exits", False)
+    text = f"{early} boots in 5 s" + (f", {late / (seconds - 5):.2f}/s after" if seconds > 5 else "") + f", master {share:.1%} of a CPU"
+    # One each 5 s, spread by a fifth, of each worker; and one that falls just inside.
+    return Found(text, early <= 8 * WORKERS and late <= (seconds - 5) * WORKERS * 0.25 + WORKERS and share <= 0.01 * slack)
 
 
 # ---------------------------------------------------------------- stop
@@ -398,12 +425,12 @@ def stop_idle(make: Make, rounds: int) -> Found:
             except subprocess.TimeoutExpired:
                 return Found(f"still there after {GRACE + 10} s", False)
             (booting if number % 2 else idle).append(time.monotonic() - begun)
-    return Found(f"{ms(statistics.median(idle))}; while a worker boots {ms(max(booting))} at most", within(statistics.median(idle), 0.3) and within(max(booting), 1.0))
+    return Found(f"{ms(statistics.median(idle))}; while a worker boots {ms(p95(booting))} (p95), {ms(max(booting))} at most", within(statistics.median(idle), 0.15) and within(p95(booting), 0.15))
 
 
 def stop_during_reload(make: Make, rounds: int) -> Found:
     """G14: a call of 2 s under way, HUP, 0.3 s later TERM: it ends when the call does."""
-    times, lost = [], 0
+    times, reacted, lost = [], [], 0
     for _ in range(rounds):
         with make() as target:
             held = target.hold(2.0)
@@ -412,6 +439,8 @@ def stop_during_reload(make: Make, rounds: int) -> Found:
             time.sleep(0.3)
             begun = time.monotonic()
             target.signal(signal.SIGTERM)
+            with contextlib.suppress(AssertionError):
+                reacted.append(wait(lambda target=target: can_bind(target.port), "the port to be free", 1))  # type: ignore[misc]
             try:
                 target.read(held)
             except (OSError, ValueError):
@@ -422,7 +451,9 @@ def stop_during_reload(make: Make, rounds: int) -> Found:
             except subprocess.TimeoutExpired:
                 return Found(f"still there after {GRACE + 10} s", False)
             times.append(time.monotonic() - begun)
-    return Found(f"exits {times[0]:.1f} s after TERM (the call took 1.6 s more), {lost} of {rounds} calls lost", within(max(times), 2.2) and not lost)
+    text = f"no longer listens after {ms(max(reacted))}" if len(reacted) == rounds else "listens on"
+    text += f", exits {times[0]:.1f} s after TERM (the call took 1.6 s more), {lost} of {rounds} calls lost"
+    return Found(text, len(reacted) == rounds and within(max(reacted), 0.1) and within(max(times), 1.6 + 0.3) and not lost)
 
 
 def stop_under_connects(make: Make, rounds: int) -> Found:
@@ -468,19 +499,36 @@ def stop_under_connects(make: Make, rounds: int) -> Found:
 
 
 def stuck_output(make: Make, requests: int) -> Found:
-    """G16: access log into a pipe that nobody reads."""
+    """G16: access log into a pipe that nobody reads any more after a while."""
     reader, writer = os.pipe()
-    answered = 0
+    times: list[float] = []
+    stuck = threading.Event()
+
+    def read() -> None:
+        while not stuck.is_set() and select.select([reader], [], [], 0.05)[0] is not None:
+            if select.select([reader], [], [], 0)[0]:
+                os.read(reader, 1 << 16)
+
+    thread = threading.Thread(target=read)
+    thread.start()
     try:
         with make(output=writer) as target:
             with contextlib.suppress(OSError, ValueError):
-                for _ in range(requests):
+                for number in range(requests):
+                    if number == requests // 3:
+                        stuck.set()
+                    begun = time.monotonic()
                     target.ask(timeout=3)
-                    answered += 1
+                    times.append(time.monotonic() - begun)
     finally:
+        stuck.set()
+        thread.join()
         os.close(reader)
         os.close(writer)
-    return Found(f"{answered} of {requests} answered" if answered == requests else f"**hangs** after {answered} requests", answered == requests)
+    if len(times) < requests:
+        return Found(f"**hangs** after {len(times) - requests // 3} requests", False)
+    read_on, stuck_for = p99(times[: requests // 3]), p99(times[2 * requests // 3 :])
+    return Found(f"{requests} of {requests} answered, p99 {read_on * 1e3:.1f} ms before and {stuck_for * 1e3:.1f} ms then", True)
 
 
 def no_descriptors(make: Make, seconds: float) -> Found:
@@ -516,7 +564,7 @@ def no_descriptors(make: Make, seconds: float) -> Found:
             sock.close()
         with contextlib.suppress(AssertionError):
             resumed = wait(lambda: target.answers(1), "a newcomer to be served", 10)
-            return Found(f"{good} of {len(served)} inside are served, {cpu:.0%} CPU, newcomers {ms(resumed)} after relief", good == len(served) > 100 and cpu <= 0.2 and within(resumed, 1.5), {"good": good, "served": len(served)})
+            return Found(f"{good} of {len(served)} inside are served, {cpu:.0%} CPU, newcomers {ms(resumed)} after relief", good == len(served) > 100 and cpu <= 0.2 and within(resumed, 1.0), {"good": good, "served": len(served)})
     return Found("serves no newcomers after relief", False)
 
 
@@ -536,24 +584,33 @@ def balance(make: Make, connections: int) -> Found:
             for sock in socks:
                 sock.sendall(target.question("/"))
                 counts[target.read(sock)] += 1
+            for sock in socks:  # not sooner: who has lost one may take another of those that still wait
                 sock.close()
         ratio = max(counts.values()) / (connections / 4)
         worst = max(worst, ratio)
         text.append(f"{ratio:.2f} {'paced' if paced else 'at once'}")
-    return Found("max/mean " + ", ".join(text), worst <= 1.25)
+    return Found("max/mean " + ", ".join(text), worst <= (1.1 if slack == 1.0 else 1.25))
 
 
 def overhead(make: Make, seconds: float) -> Found:
-    """G19: an idle master: how often it wakes, and its memory."""
+    """G19: an idle master: how often it wakes, and its memory; and what a worker that does nothing but say so ten times a second works for it."""
     with make() as target:
         time.sleep(2)
         process = psutil.Process(target.process.pid)
-        before = process.num_ctx_switches().voluntary
+        before, worked = process.num_ctx_switches().voluntary, sum(ran(pid) for pid in target.workers())
         time.sleep(seconds)
+        worked = (sum(ran(pid) for pid in target.workers()) - worked) / seconds / len(target.workers())
         wakes = (process.num_ctx_switches().voluntary - before) / seconds
         size = process.memory_info().rss / 2**20
         private = sum(getattr(each, "private_dirty", 0) for each in process.memory_maps()) / 2**20
-    return Found(f"{wakes:.1f} wake-ups/s, {size:.0f} MiB resident ({private:.0f} its own)", wakes <= 10)
+    text = f"{wakes:.1f} wake-ups/s, {size:.1f} MiB resident ({private:.0f} its own); an idle worker {worked:.2%} of a CPU"
+    return Found(text, wakes <= 10 and size <= 15 and worked <= 0.005 * slack)
+
+
+def ran(pid: int) -> float:
+    """Seconds of CPU of a process's main thread, exactly."""
+    with open(f"/proc/{pid}/schedstat") as file:
+        return int(file.read().split()[0]) / 1e9
 
 
 def leaks(make: Make, rounds: int) -> Found:
@@ -647,12 +704,12 @@ CASES: Final = (
     Case("G9", "SIGSTOP to a worker", stopped_worker, 1, 3),
     Case("G10", "a handler blocks its worker (limit 3 s)", blocked_worker, 1, 3),
     Case("G11", "8 busy loops, then the master stopped", starved, 5, 20),
-    Case("G12", "two workers that crash after 0.1 s", crash_loop, 5, 5),
-    Case("G13", "TERM when idle", stop_idle, 3, 10),
+    Case("G12", "two workers that crash after 0.1 s", crash_loop, 5, 25),
+    Case("G13", "TERM when idle", stop_idle, 3, 25),
     Case("G14", "TERM during a reload", stop_during_reload, 1, 3),
-    Case("G15", "TERM while 12 clients connect", stop_under_connects, 2, 10),
+    Case("G15", "TERM while 12 clients connect", stop_under_connects, 2, 50),
     Case("G16", "nobody reads the access log", stuck_output, 3000, 3000),
-    Case("G17", "no descriptors left", no_descriptors, 3, 10),
+    Case("G17", "no descriptors left", no_descriptors, 3, 60),
     Case("G18", "balance of 32 connections, 4 workers", balance, 32, 32),
     Case("G19", "an idle master", overhead, 5, 20),
     Case("G20", "leaks", leaks, 10, 200),

@@ -17,6 +17,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -80,9 +81,7 @@ class Target:
     def __init__(self, folder: Path, *, hang_timeout: float = 0, output: int | None = None, boot: str = "", workers: int = WORKERS) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        with socket.socket() as reserved:
-            reserved.bind(("127.0.0.1", 0))
-            self.port: int = reserved.getsockname()[1]
+        self.port = free_port()
         self.hang_timeout = hang_timeout
         self.workers_wanted = workers
         self.log = folder / "log"
@@ -189,6 +188,14 @@ class Target:
         except psutil.Error:
             return False
 
+    def cpu(self) -> float:
+        """Seconds of CPU that its master has had."""
+        try:
+            times = psutil.Process(self.process.pid).cpu_times()
+        except psutil.Error:
+            return 0.0
+        return times.user + times.system
+
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 
@@ -219,6 +226,14 @@ class Target:
         sock = self.connect(seconds + GRACE + 10)
         sock.sendall(self.question(f"/wait/{seconds}"))
         return sock
+
+
+def free_port() -> int:
+    """One that nobody listens on just now."""
+    with socket.socket() as reserved:
+        reserved.bind(("127.0.0.1", 0))
+        port: int = reserved.getsockname()[1]
+    return port
 
 
 def wait(condition: Callable[[], object], what: str, patience: float = 30, step: float = 0.002) -> float:
@@ -284,6 +299,11 @@ class Weego(Target):
     @property
     def can_break_conf(self) -> bool:
         return True
+
+    def when(self, pattern: str) -> list[float]:
+        """When lines of the log that match were written: seconds since the epoch."""
+        lines = [line for line in self.log.read_text().splitlines() if re.search(pattern, line)]
+        return [datetime.fromisoformat(line.split(" ", 1)[0]).timestamp() for line in lines]
 
     def wait_for(self, pattern: str, times: int = 1, patience: float = 30) -> float:
         """Seconds until so many lines of the log match."""
