@@ -1,5 +1,6 @@
 """Workers that do not turn, under a master: what it calls them, and what becomes of them."""
 
+import contextlib
 import json
 import os
 import signal
@@ -103,6 +104,28 @@ def test_a_stopped_worker_is_replaced_at_once_and_drains_when_it_goes_on(server)
         assert "is late: stopped" in s.log
     assert "SIGKILL" not in s.log
     assert s.errors == []
+
+
+def test_each_trouble_has_its_name_among_the_workers(server, tmp_path):
+    """In the log, too; memory is in test_memory.py, and who crashes at boot in test_control_orders.py."""
+    with server(workers=3, hang_timeout=3.0, control=str(tmp_path / "control")) as s:
+        with contextlib.ExitStack() as stack:
+            clients = {}
+            while len(clients) < 3:
+                client = stack.enter_context(s.connect())
+                clients.setdefault(client.who()[0], client)
+            (stopped, _), (_, spinning), (_, blocked) = clients.items()
+            os.kill(stopped, signal.SIGSTOP)
+            try:
+                spinning.send(b"spin")
+                blocked.send(b"sleep 3600")
+                found = set()
+                until(lambda: found.update(states(s)) or found >= {"stopped", "spinning", "blocked", "hung"}, "all names")
+            finally:
+                os.kill(stopped, signal.SIGCONT)
+            for meaning in ("stopped", "spinning", "blocked"):
+                assert f"is late: {meaning}" in s.log
+            until(lambda: s.log.count("was killed by SIGABRT") == 2, "the end of both")
 
 
 def test_a_worker_that_stays_stopped_is_killed_after_the_grace(server):
