@@ -23,6 +23,7 @@
 | ``admin``, ``metrics`` | probes and Prometheus' page over HTTP |
 | ``control`` | questions and orders over a unix socket |
 | ``status`` | what the master knows of itself, for these |
+| ``priority`` | who loads gives way to those who serve |
 | ``backoff``, ``pidfile``, ``loop``, ``report``, ``primitives`` | small parts |
 
 The names below are loaded when they are used: the master pays for nothing that only workers need.

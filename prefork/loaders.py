@@ -13,6 +13,7 @@ from prefork.channel import Channel, pair
 from prefork.family import KILL_DELAY
 from prefork.generation import LoaderProcess
 from prefork.primitives import _exit, close_quietly, fork_blocked, getpid
+from prefork.priority import Priority
 
 if TYPE_CHECKING:
     from prefork.generation import Generation, WorkerProcess
@@ -30,6 +31,7 @@ class Loaders:
 
     def __init__(self, master: Master) -> None:
         self._master = master
+        self._priority = Priority()
 
     def start(self, generation: Generation) -> LoaderProcess:
         """Fork a loader from this process. Raises OSError."""
@@ -48,6 +50,8 @@ class Loaders:
         self._master.family.loaders.add(loader)
         self._master.family.listen(loader, lambda: self.read(loader))
         self._master.family.born(loader, pid)
+        if self._master.current is not None and generation is not self._master.current:
+            self._priority.give_way(pid)  # one that replaces a dead loader is waited for
         timeout = self._master.current.settings.boot_timeout if self._master.current is not None else FIRST_LOAD_TIMEOUT
         loader.boot_timer = self._master.loop.after(
             timeout, lambda: self._master.family.kill_late(loader, f"not loaded within {timeout:g} s", EX_SOFTWARE)
@@ -100,6 +104,8 @@ class Loaders:
         settings = Settings.decode(encoded)
         loader.is_loaded = True
         loader.settings = settings
+        if loader.pid is not None:
+            self._priority.take_back(loader.pid)  # before anybody is forked from it
         if loader.boot_timer is not None:
             loader.boot_timer.cancel()
         if self._master.is_checking:

@@ -36,7 +36,7 @@ FLOOR = 0.01
 def run_storm(given: argparse.Namespace, folder: Path) -> bool:
     app = App(folder)
     with app.serve(workers=2) as server:
-        result = storm(app, server, in_a_row=100, burst=100, requests=given.requests, pace=0.02, steady=10)
+        result = storm(app, server, in_a_row=100, burst=100, requests=given.requests, pace=0.02, steady=20)
         until(lambda: len(server.remember()) == 3, "only the loader and the workers to be left")
     print(result)
     for failure in result.failures[:20]:

@@ -1,6 +1,6 @@
 """Reload storms: HUPs in a row and HUPs all at once under persistent connections of every framing.
 
-No connection is ever replaced by the load, so nothing failed also means nobody reconnected.
+What is steady is measured before and after, half of the time each, for the machine has other things to do as well. No connection is ever replaced by the load, so nothing failed also means nobody reconnected.
 """
 
 from __future__ import annotations
@@ -54,9 +54,7 @@ def storm(app: App, server: Server, *, in_a_row: int, burst: int, requests: int,
         begun = time.monotonic()
         until(lambda: not load.behind(1) or load.failures, "the first answers")
         load.latencies = []
-        wanted = load.answered + max(100, int(steady * 100))
-        until(lambda: (time.monotonic() > begun + steady and load.answered > wanted) or load.failures, "a steady time")
-        result.steady, load.latencies = load.latencies, []
+        result.steady = steadily(load, steady / 2)
         version = 1
         for _ in range(in_a_row):
             version += 1
@@ -74,10 +72,20 @@ def storm(app: App, server: Server, *, in_a_row: int, burst: int, requests: int,
             result.most_processes = max(result.most_processes, len(server.remember()))
             time.sleep(BURST_GAP)
         until(lambda: not load.behind(version) or load.failures, f"code {version} everywhere")
+        result.stormy, load.latencies = load.latencies, []
+        result.steady += steadily(load, steady / 2)
         until(lambda: load.answered >= requests or load.failures, f"{requests} requests", PATIENCE + requests / 100)
-        result.stormy = load.latencies
         result.seconds = time.monotonic() - begun
     result.reloads_in_burst = server.log.count("reload done") - result.reloads_in_a_row
     result.requests, result.newcomers, result.failures = load.answered, load.arrived, load.failures
     result.workers = len(load.pids)
     return result
+
+
+def steadily(load: Load, seconds: float) -> list[float]:
+    """Latencies of so many seconds, and of a hundred requests a second at least, in which nothing else happens."""
+    ending, wanted = time.monotonic() + seconds, load.answered + max(100, int(seconds * 100))
+    load.latencies = []
+    until(lambda: (time.monotonic() > ending and load.answered > wanted) or load.failures, "a steady time")
+    found, load.latencies = load.latencies, []
+    return found
