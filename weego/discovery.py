@@ -76,6 +76,8 @@ _schemes: dict[str, Callable[[str], Resolver]] = {
     "kubernetes": _later("kubernetes", "KubernetesResolver"),
     "nacos": _later("nacos", "NacosResolver"),
     "nacoss": _later("nacos", "NacosResolver"),
+    "xds": _later("xds", "XdsResolver"),
+    "xdss": _later("xds", "XdsResolver"),
 }
 _registries: dict[str, Callable[[str], Registry]] = {
     "file": _file_registry,

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,11 +18,9 @@ from tests.support.certs import Certificates
 from tests.support.echo_stub import Echo, EchoClient, Request, Response
 from tests.support.etcd import EtcdServer
 from tests.support.grpc_go import free_port
-from tests.support.need import ROOT
 from tests.support.net import wait_until, with_hub, without_hub
 from weego import keeper
 from weego.announce import Announcer
-from weego.registries import etcd as etcd_scheme
 from weego.registries import etcd_client
 from weego.registries.etcd import EtcdRegistry, EtcdResolver, instance_of, value_of
 from weego.registries.etcd_client import end_of, open_etcd, read_url
@@ -469,14 +465,3 @@ def test_registration_that_is_killed_in_the_middle_is_taken_back() -> None:
     wait_until(lambda: said == ["register"])
     announcer.withdraw()
     assert said == ["register", "withdraw"]
-
-
-def test_the_messages_are_those_of_the_proto_file(tmp_path: Path) -> None:
-    """What is committed is what `weego gen` makes of the file."""
-    command = [sys.executable, "bin/weego", "gen", "weego/registries/etcd.proto", "-o", str(tmp_path), "--messages", "native"]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=60)
-    made = (tmp_path / "etcdserverpb" / "etcd.py").read_text()
-    kept = Path(etcd_scheme.__file__).parent / "gen" / "etcdserverpb" / "etcd.py"
-    assert [line for line in made.splitlines() if not line.startswith("#")] == [
-        line for line in kept.read_text().splitlines() if not line.startswith("#")
-    ]
