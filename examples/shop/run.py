@@ -6,6 +6,8 @@
     python examples/shop/run.py --trouble slow        # … answers two seconds late
     python examples/shop/run.py --trouble fail        # … answers with errors
     python examples/shop/run.py --trouble overload    # ten times the calls
+    python examples/shop/run.py --etcd                # the same, but the services find each other in an etcd that this starts (apt-get install etcd-server)
+    python examples/shop/run.py --etcd --trouble registry    # that etcd is killed, and started again: nobody should notice
 
 A line for each second: calls, answers without the number of things left, failures, median and 99th percentile in milliseconds.
 """
@@ -17,6 +19,7 @@ import contextlib
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -34,7 +37,9 @@ import gevent
 ROOT = Path(__file__).resolve().parent.parent.parent
 HERE = ROOT / "examples" / "shop"
 REGISTRY = ROOT / "run" / "shop"
-TROUBLES = ("none", "kill", "stop", "slow", "fail", "overload")
+# Where the configurations have them find each other.
+FOLDER = "file://run/shop"
+TROUBLES = ("none", "kill", "stop", "slow", "fail", "overload", "registry")
 
 
 def main() -> int:
@@ -42,16 +47,27 @@ def main() -> int:
     parser.add_argument("--trouble", choices=TROUBLES, default="none")
     parser.add_argument("--seconds", type=float, default=12.0, help="how long to call (12)")
     parser.add_argument("--rate", type=float, default=100.0, help="calls a second (100)")
+    parser.add_argument("--etcd", action="store_true", help="find each other in etcd, not in a folder")
     options = parser.parse_args()
+    if options.trouble == "registry" and not options.etcd:
+        parser.error("--trouble registry is for --etcd: a folder cannot be away")
+    if options.etcd and shutil.which("etcd") is None:
+        parser.error("there is no etcd: apt-get install etcd-server")
     os.chdir(ROOT)
     sys.path.insert(0, str(ROOT))
     shutil.rmtree(REGISTRY, ignore_errors=True)
     subprocess.run(
         [sys.executable, "bin/weego", "gen", str(HERE / "shop.thrift"), "-o", str(HERE / "gen")], check=True, stdout=subprocess.DEVNULL
     )
-    services = {name: start(name.partition("-")[0]) for name in ("stock-1", "stock-2", "item", "gateway")}
+    os.makedirs(REGISTRY, exist_ok=True)
+    services = {}
+    etcd = Etcd() if options.etcd else None
     try:
-        return drive(options, services)
+        if etcd is not None:
+            etcd.start()
+        registry = etcd.url if etcd is not None else FOLDER
+        services = {name: start(name.partition("-")[0], registry) for name in ("stock-1", "stock-2", "item", "gateway")}
+        return drive(options, services, registry, etcd)
     finally:
         for process in services.values():
             with contextlib.suppress(ProcessLookupError):
@@ -63,30 +79,68 @@ def main() -> int:
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
+        if etcd is not None:
+            etcd.kill()
 
 
-def start(name: str) -> subprocess.Popen[bytes]:
+class Etcd:
+    """An etcd of our own, on free ports, its data in run/shop."""
+
+    def __init__(self) -> None:
+        self.ports = (free_port(), free_port())
+        self.url = f"etcd://127.0.0.1:{self.ports[0]}"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it, again perhaps. Services need not wait for it."""
+        client, peer = (f"http://127.0.0.1:{port}" for port in self.ports)
+        command = ["etcd", "--data-dir", str(REGISTRY / "etcd"), "--listen-client-urls", client, "--advertise-client-urls", client]
+        command += ["--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", f"default={peer}"]
+        self.process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def kill(self) -> None:
+        """End it at once."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
+
+def free_port() -> int:
+    """One that was free a moment ago."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+def start(name: str, registry: str) -> subprocess.Popen[bytes]:
     """weego-master with one of the configurations, in a process group of its own."""
-    command = [sys.executable, "bin/weego-master", f"examples/shop/{name}.toml"]
+    conf = HERE / f"{name}.toml"
+    if registry != FOLDER:
+        conf = REGISTRY / f"{name}.toml"
+        conf.write_text((HERE / f"{name}.toml").read_text().replace(FOLDER, registry))
+    command = [sys.executable, "bin/weego-master", str(conf)]
     return subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
-def instances(service: str) -> list[str]:
+def instances(service: str, registry: str) -> list[str]:
     """Addresses the registry has."""
     from weego import Instance
-    from weego.discovery import resolver_of
+    from weego.discovery import close, resolver_of
 
-    resolver: Any = resolver_of(f"file://{REGISTRY}/{service}")
-    with contextlib.suppress(Exception):
+    resolver: Any = resolver_of(f"{registry}/{service}")
+    try:
         found: list[Instance] = list(resolver.resolve())
         return [each.address for each in found]
-    return []
+    except Exception:
+        return []
+    finally:
+        close(resolver)
 
 
-def drive(options: argparse.Namespace, services: dict[str, subprocess.Popen[bytes]]) -> int:
+def drive(options: argparse.Namespace, services: dict[str, subprocess.Popen[bytes]], registry: str, etcd: Etcd | None) -> int:
     """Wait until all are there, then call."""
     deadline = time.monotonic() + 60
-    while any(len(instances(name)) < count for name, count in (("stock", 2), ("item", 1), ("gateway", 1))):
+    while any(len(instances(name, registry)) < count for name, count in (("stock", 2), ("item", 1), ("gateway", 1))):
         if time.monotonic() > deadline or any(process.poll() is not None for process in services.values()):
             print("not all services came up", file=sys.stderr)
             return 1
@@ -113,7 +167,7 @@ def drive(options: argparse.Namespace, services: dict[str, subprocess.Popen[byte
             os.killpg(victim.pid, signal.SIGKILL)
             victim.wait()
             gevent.sleep(4)
-            services["stock-1"] = start("stock")
+            services["stock-1"] = start("stock", registry)
             print("  -- started again", flush=True)
         elif options.trouble == "stop":
             os.killpg(victim.pid, signal.SIGSTOP)
@@ -121,16 +175,21 @@ def drive(options: argparse.Namespace, services: dict[str, subprocess.Popen[byte
             os.killpg(victim.pid, signal.SIGCONT)
             print("  -- goes on", flush=True)
         elif options.trouble in ("slow", "fail"):
-            with StockClient(instances("stock")[0]) as one:
+            with StockClient(instances("stock", registry)[0]) as one:
                 one.trouble(2.0 if options.trouble == "slow" else 0.0, options.trouble == "fail")
                 gevent.sleep(4)
                 one.trouble(0.0, False)
             print("  -- well again", flush=True)
+        elif options.trouble == "registry" and etcd is not None:
+            etcd.kill()
+            gevent.sleep(4)
+            etcd.start()
+            print("  -- started again", flush=True)
 
     trouble = gevent.spawn(make_trouble) if options.trouble != "none" else None
     print("second  calls  unsure  failed    p50    p99   what failed")
     calls: list[Any] = []
-    with GatewayClient(f"file://{REGISTRY}/gateway", timeout=2.0) as gateway:
+    with GatewayClient(f"{registry}/gateway", timeout=2.0) as gateway:
         shown = number = 0
         while (now := time.monotonic() - began) < options.seconds:
             rate = options.rate * (10 if options.trouble == "overload" and now >= 3 else 1)

@@ -12,7 +12,7 @@ import pytest
 from governance.file_registry import FileResolver
 from tests.e2e.test_logs import metric
 from tests.e2e.wire import REPLY, STRING, Wire
-from tests.support.need import ROOT
+from tests.support.need import ROOT, program
 from tests.support.processes import Process
 from tests.support.service import App, until
 
@@ -106,9 +106,11 @@ def test_what_was_counted_outlives_reloads_dead_loaders_and_upgrades(tmp_path: P
         until(lambda: not is_refused(), "a call to be let through")  # it would take a thousand seconds otherwise
 
 
-@pytest.mark.parametrize("trouble", ["none", "kill", "fail"])
-def test_the_shop(trouble: str) -> None:
-    command = [sys.executable, str(ROOT / "examples/shop/run.py"), "--seconds", "7", "--rate", "20", "--trouble", trouble]
+@pytest.mark.parametrize(("trouble", "more"), [("none", ()), ("kill", ()), ("fail", ()), ("none", ("--etcd",)), ("registry", ("--etcd",))])
+def test_the_shop(trouble: str, more: tuple[str, ...]) -> None:
+    if more:
+        program("etcd", "apt-get install etcd-server")
+    command = [sys.executable, str(ROOT / "examples/shop/run.py"), "--seconds", "9", "--rate", "20", "--trouble", trouble, *more]
     with Process(command, cwd=str(ROOT)) as process:
         assert process.wait(150) == 0, process.output
         last = process.lines[-1].split()
