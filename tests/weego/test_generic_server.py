@@ -284,3 +284,75 @@ def test_what_cannot_be_watched(thrift: Idl) -> None:
         watch_idl(Idl.from_text("service S { void x() }"))
     with pytest.raises(weego.UsageError, match="interval"):
         watch_idl(thrift, 0)
+
+
+# ---- streams of Thrift -------------------------------------------------------------------------------------------------
+
+
+STREAMS = """
+struct R { 1: i32 n }
+exception Enough { 1: string why }
+service S {
+    R watch(1: R r) throws (1: Enough enough) (streaming.mode = "server")
+    R collect(1: R r) (streaming.mode = "client")
+    R chat(1: R r) (streaming.mode = "bidirectional")
+    R get(1: R r)
+}
+"""
+
+
+def stream_handler(method: str, given: Any) -> Any:
+    if method == "watch":
+        return numbers(given["r"]["n"])
+    if method == "collect":
+        return {"n": sum(each["n"] for each in given)}
+    if method == "chat":
+        return ({"n": each["n"] * 2} for each in given)
+    return given["r"]
+
+
+def numbers(count: int) -> Iterator[dict[str, int]]:
+    for number in range(count):
+        if number == 5:
+            raise GenericException("Enough", {"why": "five"})
+        yield {"n": number}
+
+
+def test_streams_of_thrift(serve: Callable[..., str]) -> None:
+    idl = Idl.from_text(STREAMS)
+    address = serve(generic_service(idl, "S", stream_handler))
+    with GenericClient(address, idl, framing="ttheader", timeout=10.0) as client:
+        assert client.call("get", {"r": {"n": 1}}) == {"n": 1}
+        with client.stream("watch", {"r": {"n": 3}}) as replies:
+            assert list(replies) == [{"n": 0}, {"n": 1}, {"n": 2}]
+        with pytest.raises(weego.IdlException) as caught, client.stream("S.watch", {"r": {"n": 9}}) as replies:
+            list(replies)
+        assert "five" in repr(caught.value)
+        with client.stream("collect") as sending:
+            sending.send({"n": 1})
+            sending.send({"n": 5})
+            assert sending.result() == {"n": 6}
+        with client.stream("chat") as both:
+            both.send({"n": 4})
+            assert next(both) == {"n": 8}
+            both.close_send()
+            assert list(both) == []
+
+
+def test_weego_call_streams_of_thrift_by_reflection(serve: Callable[..., str]) -> None:
+    from click.testing import CliRunner
+
+    from weego.cli.call import call
+
+    idl = Idl.from_text(STREAMS)
+    service = generic_service(idl, "S", stream_handler)
+    address = serve(service, weego.reflection([service]))
+
+    def run(method: str, given: str) -> tuple[int, list[str]]:
+        done = CliRunner().invoke(call, [address, method, "-", "--timeout", "30s"], input=given)
+        return done.exit_code, done.stdout.replace("\n", "").replace("}", "}\n").split("\n")[:-1]
+
+    assert run("S.watch", '{"r": {"n": 2}}') == (0, ['{  "n": 0}', '{  "n": 1}'])
+    assert run("S.collect", '{"n": 2} {"n": 3}') == (0, ['{  "n": 5}'])
+    assert run("S.chat", '{"n": 2}\n{"n": 3}\n') == (0, ['{  "n": 4}', '{  "n": 6}'])
+    assert run("S.get", '{"r": {"n": 7}}') == (0, ['{  "n": 7}'])

@@ -41,3 +41,26 @@ def test_calls_that_break_rules_never_reach_the_handler(tmp_path: Path) -> None:
         "named['k'].count",
     ):
         assert part in str(caught.value)
+
+
+def test_each_message_of_a_stream_keeps_the_rules(tmp_path: Path) -> None:
+    (tmp_path / "s.thrift").write_text(
+        'struct Item { 1: i32 count (vt.ge = "0") } service S { Item collect(1: Item item) (streaming.mode = "client") }'
+    )
+    module = dynamic.load(tmp_path / "s.thrift")
+    taken = []
+
+    class Service(module.S):  # type: ignore[misc, name-defined]
+        def collect(self, item):
+            taken.extend(each.count for each in item)
+            return module.Item(count=len(taken))
+
+    server = weego.Server(Service(), listen="tcp://127.0.0.1:0", middleware=[weego.validate_arguments])
+    with server, module.SClient(server.addresses[0], timeout=10.0) as client:
+        with client.collect() as stream:
+            stream.send(module.Item(count=1))
+            assert stream.result().count == 1
+        with pytest.raises(weego.RpcError, match=r"item\.count: must be at least 0, got -1"), client.collect() as stream:
+            stream.send(module.Item(count=-1))
+            stream.result()
+    assert taken == [1]
