@@ -43,6 +43,7 @@ check: setup  ## ruff and mypy --strict
 bench: setup  ## weego, its peers and the floor in one run (BENCH_ARGS=--smoke)
 	$(PY) -m bench $(BENCH_ARGS)
 	$(PY) -m bench.grpc $(filter --smoke,$(BENCH_ARGS))
+	$(PY) -m bench.thrift_streams $(filter --smoke,$(BENCH_ARGS))
 
 chaos: setup  ## reload storms, faults drawn with a seed, goals in milliseconds: 30 minutes (CHAOS_ARGS="--help")
 	$(PY) -m tests.chaos $(CHAOS_ARGS)

@@ -40,6 +40,8 @@ def place(item: pytest.Item) -> tuple[str, str, str, str] | None:
         if "talk" in getattr(item, "fixturenames", ()):
             return "Kitex", "is called", framing, name.removeprefix("test_").replace("_", " ")
         return None
+    if module == "test_kitex_stream" and name == "test_kitex_calls_weego":
+        return "Kitex", "calls weego", "ttheader-streaming", case
     if module == "test_peers_call_weego" and name.endswith("_calls_weego"):
         peer = "thriftpy2" if "thriftpy2" in name else "Apache Thrift"
         protocol, transport = next(value for value in params.values() if isinstance(value, tuple))

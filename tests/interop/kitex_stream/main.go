@@ -3,6 +3,7 @@
 //	talk serve                                               prints "listening on PORT" and serves until SIGTERM
 //	talk call -address HOST:PORT CHECK                       one check; exit code 1 and the reason if it fails
 //	talk list                                                the names of the checks
+//	talk load -address HOST:PORT -calls N                    the client of bench/thrift_streams.py
 //
 // tests/support/kitex_stream.py builds it, together with the code that Kitex generates for the IDL.
 package main
@@ -180,6 +181,13 @@ func main() {
 			usage()
 		}
 		os.Exit(check(*address, *relay, flags.Arg(0)))
+	case "load":
+		flags := flag.NewFlagSet("load", flag.ExitOnError)
+		address := flags.String("address", "", "HOST:PORT of the server")
+		calls := flags.Int("calls", 10, "calls of each shape")
+		size := flags.Int("size", 1024, "bytes of a message")
+		_ = flags.Parse(os.Args[2:])
+		load(*address, *calls, *size)
 	default:
 		usage()
 	}
