@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -31,7 +32,7 @@ NEED_GO = (
 
 
 def programs() -> Path:
-    """The folder of both: ``client`` and ``server``."""
+    """The folder of ``client``, ``server`` and ``http2``, the client of the negative tests."""
     go = shutil.which("go") or missing("Go, which builds grpc-go", NEED_GO)
     folder = CACHE / "grpc-go" / _digest(go)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -61,7 +62,7 @@ def _build(go: str, folder: Path) -> None:
         _run([go, "mod", "download"], fresh)
     except OSError as error:
         missing(f"grpc-go ({' '.join(str(error).split())[-300:]})", NEED_GO)
-    for name in ("client", "server"):
+    for name in ("client", "server", "http2"):
         _run([go, "build", "-buildvcs=false", "-ldflags=-s -w", "-o", name, f"google.golang.org/grpc/interop/{name}"], fresh)
     fresh.rename(folder)
 
@@ -96,6 +97,30 @@ def reflected_server(cert: str | None = None, key: str | None = None) -> Iterato
     """The address of a grpc-go server of the TestService that describes itself, with TLS if it gets a certificate."""
     with Process([str(reflected_program()), *([cert, key] if cert and key else [])]) as process:
         yield f"tcp://127.0.0.1:{process.wait_for(r'^([0-9]+)$')[1]}"
+
+
+# Programs that people use on gRPC servers, as they are.
+TOOLS = {
+    "grpc-health-probe": "github.com/grpc-ecosystem/grpc-health-probe@v0.4.62",
+    "grpcurl": "github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.3",
+}
+
+
+def tool(name: str) -> str:
+    """The path of one of TOOLS, built when it is first needed."""
+    go = shutil.which("go") or missing(f"Go, which builds {name}", NEED_GO)
+    module = TOOLS[name]
+    built = CACHE / "grpc-tools" / module.rpartition("@")[2] / name
+    built.parent.mkdir(parents=True, exist_ok=True)
+    with open(built.parent.parent / f".{name}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not built.exists():
+            environ = {**os.environ, "GOBIN": str(built.parent), "GOFLAGS": "-buildvcs=false"}
+            command = [go, "install", "-ldflags=-s -w", module]
+            done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=BUILDING, check=False)
+            if done.returncode:
+                missing(f"{name} ({' '.join(done.stderr.split())[-300:]})", NEED_GO)
+    return str(built)
 
 
 @contextlib.contextmanager

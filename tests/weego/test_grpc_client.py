@@ -30,6 +30,7 @@ from codec.grpc import GrpcConnection, GrpcStream
 from codec.h2.connection import BufferSink
 from governance import metainfo
 from tests.interop import grpc_service
+from tests.support import need
 from tests.support.net import PATIENCE, Peer, served, wait_until, with_hub, without_hub
 
 BOTH = pytest.mark.parametrize("decorate", [with_hub, without_hub])
@@ -589,10 +590,12 @@ def test_misuse_of_streams(t: Any, decorate: Decorator) -> None:
 
 @BOTH
 def test_compression(t: Any, decorate: Decorator) -> None:
+    need.module("zstandard")
+
     @decorate
     def run() -> None:
         with served(grpc_service.service(t)) as server:
-            for name in ("gzip", "deflate", "identity"):
+            for name in ("gzip", "deflate", "zstd", "identity"):
                 with t.TestServiceClient(server.addresses[0], timeout=20, compression=name) as client:
                     grpc_service.large_unary(t, client)
                     grpc_service.ping_pong(t, client)
