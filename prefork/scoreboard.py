@@ -36,6 +36,7 @@ LAYOUT = 2
 PID, SLOT, GENERATION, STATE, BEAT_NS, LOOP_SEQ = range(6)
 # Gauges.
 CONNECTIONS, INFLIGHT, OLDEST_START_NS, METHOD, RSS_KB = range(6, 11)
+SPEAKS = 11  # 1: it has told the registry of the service, and has not taken that back
 # Counters: from here to the end of the row everything is folded. From 24 on they are the assembly's.
 FIRST_COUNTER = 16
 REQUESTS, ERRORS, ACCEPTED, BYTES_IN, BYTES_OUT, HANDED_OVER, ADOPTED, REFUSED_CALLS = range(16, 24)

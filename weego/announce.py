@@ -21,7 +21,7 @@ from poller.clock import monotonic
 from prefork import scoreboard
 from prefork.scoreboard import STALE_BEAT_NS, Scoreboard
 
-__all__ = ["Announcer", "address_of", "is_speaker"]
+__all__ = ["Announcer", "address_of", "is_speaker", "wait_for_silence"]
 
 log = logging.getLogger("weego.governance")
 
@@ -34,15 +34,26 @@ RENEWALS: Final = 3
 FIRST_PAUSE: Final = 0.5
 # How long stopping waits for the registry to take the withdrawal (seconds).
 WITHDRAWAL: Final = 2.0
+GRACE: Final = 0.5
 # A stale beat is many times longer for this than for the gate: a long garbage collection must not move the word.
 PATIENCE: Final = 20
 
 
 class Announcer:
-    """Keeps `registration` in `registry` while `speaks()` says that this process is the one to do it."""
+    """Keeps `registration` in `registry` while `speaks()` says that this process is the one to do it.
 
-    def __init__(self, registry: Registry, registration: Registration, speaks: Callable[[], bool] = lambda: True) -> None:
+    `told(on)` hears when it has said that the instance is there, or begun to, and when that is taken back or left to another.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        registration: Registration,
+        speaks: Callable[[], bool] = lambda: True,
+        told: Callable[[bool], object] = bool,
+    ) -> None:
         self.registration = registration
+        self._told = told
         self._registry = registry
         self._speaks = speaks
         self._is_announced = False
@@ -66,7 +77,8 @@ class Announcer:
 
     def _register(self) -> None:
         pause = self.registration.ttl / RENEWALS
-        was_announced, self._is_announced = self._is_announced, True  # it may be killed in the middle of that
+        was_announced = self._is_announced
+        self._note(True)  # it may be killed in the middle of that
         try:
             self._registry.register(self.registration)
         except Exception as error:
@@ -83,7 +95,7 @@ class Announcer:
 
     def leave(self) -> None:
         """Say no more, but take nothing back: another worker goes on. Never waits: it may be called in the loop itself."""
-        self._is_announced = False  # whoever goes on with it may take it back, and nobody else
+        self._note(False)  # whoever goes on with it may take it back, and nobody else
         if self._greenlet is not None:
             self._greenlet.kill(block=False)
             self._greenlet = None
@@ -95,7 +107,6 @@ class Announcer:
             greenlet.kill()
         if not self._is_announced:
             return
-        self._is_announced = False
         try:
             with gevent.Timeout(WITHDRAWAL):
                 self._registry.withdraw(self.registration)
@@ -103,6 +114,13 @@ class Announcer:
             log.warning("%s is not withdrawn: %s; its lease ends in %g s", self.registration.service, error, self.registration.ttl)
         else:
             log.info("withdrew %s at %s", self.registration.service, self.registration.instance.address)
+        finally:
+            self._note(False)
+
+    def _note(self, on: bool) -> None:
+        if on != self._is_announced:
+            self._is_announced = on
+            self._told(on)
 
 
 def is_speaker(board: Scoreboard, index: int) -> bool:
@@ -119,6 +137,16 @@ def is_speaker(board: Scoreboard, index: int) -> bool:
         ):
             return row == index
     return False
+
+
+def wait_for_silence(board: Scoreboard) -> None:
+    """Until no worker has the service announced: only then may the listeners that all share be closed. Waits a little longer than a withdrawal may take,
+    for who has it announced may hang.
+    """
+    cells = board.cells
+    deadline = monotonic() + WITHDRAWAL + GRACE
+    while monotonic() < deadline and any(cells[(scoreboard.FIRST_ROW + row) * scoreboard.ROW_CELLS + scoreboard.SPEAKS] for row in board.rows()):
+        gevent.sleep(0.01)
 
 
 def address_of(listening: Any) -> str:

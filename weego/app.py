@@ -109,6 +109,7 @@ class App:
             load_service(configuration.locate(self.conf, "service", index, "class"), service.class_)
             for index, service in enumerate(config.service)
         ]
+        self._check_urls(config)
         self.tls = [
             listen_tls(configuration.locate(self.conf, "listen", index, "tls"), each.tls) for index, each in enumerate(config.listen)
         ]
@@ -138,15 +139,23 @@ class App:
         )
 
     def _govern(self, config: Config) -> Memory:
-        """The memory that policies count in, for all workers; clients made from now on go by the configuration. LoadError for a wrong URL."""
-        from codec.errors import UsageError
+        """The memory that policies count in, for all workers; clients made from now on go by the configuration."""
         from governance.memory import Memory
+        from weego.governed_config import known_of
+        from weego.settings import remember
+
+        # Breakers, rates and budgets are facts of other servers and of the load, not of this generation: they live as long as the master.
+        memory = Memory.shared() if self._shared_fd is None else Memory.behind(self._shared_fd)
+        remember(known_of(config, memory))
+        return memory
+
+    def _check_urls(self, config: Config) -> None:
+        """LoadError for a URL that means nothing. After the services are imported: they may bring schemes of their own."""
+        from codec.errors import UsageError
         from weego import config as configuration
         from weego.center import source_of
         from weego.client import check_target
         from weego.discovery import close, registry_of
-        from weego.governed_config import known_of
-        from weego.settings import remember
 
         place: tuple[str, ...] = ("registry", "url")
         try:
@@ -162,10 +171,6 @@ class App:
         except UsageError as error:
             title = ".".join(place[:-1])
             raise LoadError(f"{configuration.locate(self.conf, *place)}: [{title}] {place[-1]}: {error}") from None
-        # Breakers, rates and budgets are facts of other servers and of the load, not of this generation: they live as long as the master.
-        memory = Memory.shared() if self._shared_fd is None else Memory.behind(self._shared_fd)
-        remember(known_of(config, memory))
-        return memory
 
     def _announcer(self, config: Config, worker: Worker) -> Announcer | None:
         """What tells the registry of this service; only one of the workers speaks."""
@@ -176,12 +181,12 @@ class App:
 
         from governance.discovery import Registration
         from governance.instance import Instance
-        from prefork.scoreboard import H_MASTER_PID
+        from prefork import scoreboard
         from weego.announce import Announcer, address_of, is_speaker
         from weego.discovery import registry_of
 
         try:  # all workers say the same, or the registry would see changes
-            started = psutil.Process(worker.board.cells[H_MASTER_PID] or os.getppid()).create_time()
+            started = psutil.Process(worker.board.cells[scoreboard.H_MASTER_PID] or os.getppid()).create_time()
         except psutil.Error:
             started = 0.0
         address = registry.announce or address_of(worker.listeners[0])
@@ -190,6 +195,7 @@ class App:
             registry_of(registry.url),
             Registration(config.server.name, instance, float(registry.ttl)),
             lambda: is_speaker(worker.board, worker.index),
+            lambda on: worker.row.__setitem__(scoreboard.SPEAKS, int(on)),
         )
 
     def after_fork(self) -> None:

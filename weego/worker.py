@@ -38,7 +38,7 @@ from prefork.closing import turn_away
 from prefork.handover import MAX_HANDOVER_BYTES
 from prefork.status import ABUSES
 from weego import log as log_files
-from weego.announce import Announcer
+from weego.announce import Announcer, wait_for_silence
 from weego.selfcall import call_self
 from weego.serving import Serving
 
@@ -185,6 +185,7 @@ class Body:
         """First nobody new comes, then nobody new is let in."""
         self._announcer = None
         announcer.withdraw()
+        wait_for_silence(self._worker.board)  # another worker may be the one that takes it back
         self._stop(deadline, fast=False)
 
     def _stop(self, deadline: float, *, fast: bool) -> None:
