@@ -73,6 +73,8 @@ def generic_service(idl: Idl | ProtoIdl, service: str, handler: Handler, *, form
     else:
         methods = {method.py_name: _answering(idl, method, handler, text=form == "json") for method in spec.methods.values()}
         methods["__spec__"] = spec
+    if spec.kind == "protobuf":
+        methods["__weego_pool__"] = lambda _self: idl.pool  # type: ignore[union-attr]
     cls: type[Service] = type(f"Generic{spec.name}", (Service,), methods)
     return cls()
 
@@ -184,6 +186,10 @@ class _Live(Service):
         self._specs: dict[str, Any] = {}
         self._take()
         idl.follow(self._changed)
+
+    def __weego_pool__(self) -> Any:
+        """The descriptors, for gRPC's reflection."""
+        return self._idl.pool
 
     def __weego_follow__(self, changed: Callable[[], None]) -> None:
         """Call `changed` when `__spec__` has become another one."""

@@ -198,22 +198,22 @@ def reflection_spec(version: str) -> tuple[ServiceSpec, dict[str, Any]]:
     return base.__spec__, classes
 
 
-def reflection_services(names: Callable[[], Iterable[str]]) -> list[Any]:
-    """The services to serve; `names` gives the full names of all services there are."""
+def reflection_services(names: Callable[[], Iterable[str]], pools: Callable[[], Iterable[Any]] = tuple) -> list[Any]:
+    """The services to serve; `names` gives the full names of all services there are, `pools` the descriptors of those that are not generated."""
     made = []
     for version in ("v1", "v1alpha"):
         base, classes = _reflection(version)
-        answer = _answers(classes["ServerReflectionResponse"], names)
+        answer = _answers(classes["ServerReflectionResponse"], names, pools)
         made.append(type("ReflectionService", (base,), {"server_reflection_info": answer})())
     return made
 
 
-def _answers(response: Any, names: Callable[[], Iterable[str]]) -> Any:
+def _answers(response: Any, names: Callable[[], Iterable[str]], pools: Callable[[], Iterable[Any]]) -> Any:
     def server_reflection_info(_: Any, requests: Iterator[Any]) -> Iterator[Any]:
         for request in requests:
             reply = response(valid_host=request.host, original_request=request)
             try:
-                _answer(request, reply, names)
+                _answer(request, reply, names, [*pools(), descriptor_pool.Default(), _pool()])
             except KeyError as error:
                 reply.error_response.error_code = int(Code.NOT_FOUND)
                 reply.error_response.error_message = f"not found: {error.args[0] if error.args else ''}"
@@ -222,39 +222,41 @@ def _answers(response: Any, names: Callable[[], Iterable[str]]) -> Any:
     return server_reflection_info
 
 
-def _answer(request: Any, reply: Any, names: Callable[[], Iterable[str]]) -> None:
+def _answer(request: Any, reply: Any, names: Callable[[], Iterable[str]], pools: list[Any]) -> None:
     kind = request.WhichOneof("message_request")
     if kind == "list_services":
         for name in sorted(names()):
             reply.list_services_response.service.add(name=name)
     elif kind == "file_by_filename":
-        _add_files(reply, _find(lambda pool: pool.FindFileByName(request.file_by_filename)))
+        _add_files(reply, _find(pools, lambda pool: pool.FindFileByName(request.file_by_filename)))
     elif kind == "file_containing_symbol":
         symbol = request.file_containing_symbol
-        _add_files(reply, _find(lambda pool: _file_of_symbol(pool, symbol)))
+        _add_files(reply, _find(pools, lambda pool: _file_of_symbol(pool, symbol)))
     elif kind == "file_containing_extension":
         wanted = request.file_containing_extension
 
         def extension(pool: Any) -> Any:
             return pool.FindExtensionByNumber(pool.FindMessageTypeByName(wanted.containing_type), wanted.extension_number).file
 
-        _add_files(reply, _find(extension))
+        _add_files(reply, _find(pools, extension))
     elif kind == "all_extension_numbers_of_type":
         name = request.all_extension_numbers_of_type
         reply.all_extension_numbers_response.base_type_name = name
-        numbers = _find(lambda pool: [each.number for each in pool.FindAllExtensions(pool.FindMessageTypeByName(name))])
+        numbers = _find(pools, lambda pool: [each.number for each in pool.FindAllExtensions(pool.FindMessageTypeByName(name))])
         reply.all_extension_numbers_response.extension_number.extend(sorted(numbers))
     else:
         reply.error_response.error_code = int(Code.INVALID_ARGUMENT)
         reply.error_response.error_message = "the request asks for nothing that is known here"
 
 
-def _find(look: Callable[[Any], Any]) -> Any:
-    """What one of the pools knows: the program's, or that of the services above. KeyError."""
-    try:
-        return look(descriptor_pool.Default())
-    except KeyError:
-        return look(_pool())
+def _find(pools: list[Any], look: Callable[[Any], Any]) -> Any:
+    """What the first of the pools says that knows. KeyError."""
+    for pool in pools[:-1]:
+        try:
+            return look(pool)
+        except KeyError:
+            continue
+    return look(pools[-1])
 
 
 def _file_of_symbol(pool: Any, symbol: str) -> Any:

@@ -178,6 +178,7 @@ class Serving:
         self._grpc_options = grpc or GrpcOptions()
         self.health: Health | None = None
         self._build_grpc = partial(build_grpc, services, middleware, timeout=self.limits.call_timeout)
+        self._pools: list[Any] = [service.__weego_pool__ for service in services if hasattr(service, "__weego_pool__")]
         routes_of_grpc = self._build_grpc(govern=govern)
         if routes_of_grpc:
             self._serve_grpc(routes_of_grpc, self._grpc_options)
@@ -247,7 +248,7 @@ class Serving:
         if options.reflection:
             from weego.grpc_services import reflection_services
 
-            own += reflection_services(lambda: names)
+            own += reflection_services(lambda: names, lambda: [pool() for pool in self._pools])
         for route in build_grpc(own):
             if route.path not in self.grpc.routes:  # a program may bring its own
                 self.grpc.add(route)

@@ -356,3 +356,16 @@ def test_weego_call_streams_of_thrift_by_reflection(serve: Callable[..., str]) -
     assert run("S.collect", '{"n": 2} {"n": 3}') == (0, ['{  "n": 5}'])
     assert run("S.chat", '{"n": 2}\n{"n": 3}\n') == (0, ['{  "n": 4}', '{  "n": 6}'])
     assert run("S.get", '{"r": {"n": 7}}') == (0, ['{  "n": 7}'])
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_a_generic_service_is_found_by_reflection(proto: ProtoIdl, serve: Callable[..., str], live: bool) -> None:
+    address = serve(generic_service(proto, "Shop", shop, live=live))
+    seen = ProtoIdl.from_server(address)
+    with GenericClient(address, seen, timeout=10.0) as client:
+        assert client.call("shop.v1.Shop.GetItem", {"id": 7})["name"] == "item 7"
+        if live:
+            Path(proto.path).write_text(PROTO.replace("string name = 2;", "string name = 2; string more = 3;"))
+            proto.update()
+            seen.update()
+            assert "more" in [field.name for field in seen.method("GetItem")[1].request.cls.DESCRIPTOR.fields]
