@@ -17,7 +17,7 @@ from tests.interop import grpc_service
 from tests.interop.test_grpc import GRPCIO
 from tests.support import grpc_go, need
 from tests.support.certs import Certificates
-from tests.support.net import with_hub, without_hub
+from tests.support.net import apart, with_hub, without_hub
 from tests.support.processes import Process
 from weego.cli.call import call as command
 from weego.serving import GrpcOptions
@@ -51,13 +51,15 @@ def server(request: pytest.FixtureRequest, certs: Certificates, tmp_path_factory
             yield f"tcp://localhost:{port}", tls, options
         return
     secured = {"tls": certs.server()} if files else {}
-    with weego.Server([grpc_service.service(t)], listen=["tcp://127.0.0.1:0"], grpc=GrpcOptions(reflection=True), **secured) as serving:
-        yield serving.addresses[0], tls, options
+    serving = weego.Server([grpc_service.service(t)], listen=["tcp://127.0.0.1:0"], grpc=GrpcOptions(reflection=True), **secured)
+    apart(serving.start)
+    yield serving.addresses[0], tls, options
+    serving.stop()
 
 
 def call(server: tuple[str, list[str], dict[str, Any]], *arguments: str, stdin: str = "") -> tuple[int, str]:
     """Exit code and stdout of the command."""
-    done = CliRunner().invoke(command, [server[0], *arguments, *server[1], "--timeout", "30s"], input=stdin)
+    done = apart(lambda: CliRunner().invoke(command, [server[0], *arguments, *server[1], "--timeout", "30s"], input=stdin))
     return done.exit_code, done.stdout
 
 

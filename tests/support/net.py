@@ -27,6 +27,7 @@ from tests.support.leaks import no_leaks
 PATIENCE = 20.0
 
 _Test = TypeVar("_Test", bound=Callable[..., None])
+_Result = TypeVar("_Result")
 
 
 def with_hub(test: _Test) -> _Test:
@@ -71,6 +72,25 @@ def _in_a_thread(test: _Test, *, hub: bool) -> _Test:
                 raise failure[0]
 
     return run  # type: ignore[return-value]
+
+
+def apart(action: Callable[[], _Result]) -> _Result:
+    """What an action gives in a thread of its own, which has no hub even if the test's has: where programs are called that own their process."""
+    results: list[_Result] = []
+    failures: list[BaseException] = []
+
+    def body() -> None:
+        try:
+            results.append(action())
+        except BaseException as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=body, name="apart", daemon=True)
+    thread.start()
+    thread.join()
+    if failures:
+        raise failures[0]
+    return results[0]
 
 
 def wait_until(condition: Callable[[], bool], what: str = "it", *, patience: float = PATIENCE) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import weego
-from tests.support.net import wait_until
+from tests.support.net import apart, wait_until
 from weego import GenericClient, GenericException, Idl, ProtoIdl, generic_service, watch_idl
 from weego.generic import RawClient
 
@@ -52,13 +52,13 @@ def serve() -> Iterator[Callable[..., str]]:
 
     def start(*services: Any) -> str:
         server = weego.Server(list(services), listen="tcp://127.0.0.1:0")
-        server.__enter__()
+        apart(server.start)  # in a thread of its own, whatever this thread is: some tests keep it busy
         servers.append(server)
         return server.addresses[0]
 
     yield start
     for server in servers:
-        server.__exit__(None, None, None)
+        server.stop()
 
 
 def shop(method: str, given: Any) -> Any:
@@ -349,7 +349,7 @@ def test_weego_call_streams_of_thrift_by_reflection(serve: Callable[..., str]) -
     address = serve(service, weego.reflection([service]))
 
     def run(method: str, given: str) -> tuple[int, list[str]]:
-        done = CliRunner().invoke(call, [address, method, "-", "--timeout", "30s"], input=given)
+        done = apart(lambda: CliRunner().invoke(call, [address, method, "-", "--timeout", "30s"], input=given))
         return done.exit_code, done.stdout.replace("\n", "").replace("}", "}\n").split("\n")[:-1]
 
     assert run("S.watch", '{"r": {"n": 2}}') == (0, ['{  "n": 0}', '{  "n": 1}'])

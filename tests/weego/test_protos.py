@@ -172,7 +172,7 @@ def lying(answers: Any) -> Any:
 @pytest.mark.parametrize(
     ("answers", "error", "message"),
     [
-        (lambda _request, _cls: [], weego.RpcError, "ended before it answered|in time"),
+        (lambda _request, _cls: [], weego.RpcError, "ended before it answered|in time|deadline"),
         (lambda _request, cls: [cls(error_response={"error_code": 5, "error_message": "no"})], weego.UsageError, "knows no .*: no"),
         (lambda _request, cls: [cls(file_descriptor_response={"file_descriptor_proto": [b"\xff"]})], weego.UsageError, "no descriptor"),
         (
