@@ -69,17 +69,16 @@ class Memory:
 
     @classmethod
     def behind(cls, fd: int) -> Memory:
-        """Memory that all who have the file `fd` share, whenever they come; the descriptor may be closed afterwards. Raises OSError."""
-        size = HEAD_BYTES + MOST_LAYOUTS * REGION_BYTES
-        if os.fstat(fd).st_size < size:
-            os.ftruncate(fd, size)  # all do it alike, so it does not matter who comes first
-        head = Cells(mmap.mmap(fd, HEAD_BYTES))
-        mark = _mark(repr((LAYOUT_VERSION, MOST_SEATS, KINDS)))
-        for number in range(MOST_LAYOUTS):
-            if head.load(number) == mark or head.swap(number, 0, mark) or head.load(number) == mark:
-                return cls(mmap.mmap(fd, _size(), offset=HEAD_BYTES + number * REGION_BYTES))
-        log.warning("%d layouts of shared counters since the start: counts begin anew with each reload; a restart mends it", MOST_LAYOUTS)
-        return cls.shared()
+        """Memory that all who have the file `fd` share, whenever they come; the descriptor may be closed afterwards. Where the system refuses, as `shared`."""
+        try:
+            region = _claim_region(fd)
+        except OSError as error:  # a limit of file sizes (ulimit -f), or of memory
+            log.warning("no memory for counts that outlive a reload: %s; they begin anew with each", error.strerror)
+            return cls.shared()
+        if region is None:
+            log.warning("%d layouts of shared counters since the start: counts begin anew with each reload; a restart mends it", MOST_LAYOUTS)
+            return cls.shared()
+        return cls(region)
 
     @property
     def is_shared(self) -> bool:
@@ -106,6 +105,19 @@ class Memory:
             self._full.add(kind)
             log.warning("all %d shared places for a %s are taken: %s counts in this process alone", slots, kind, name)
         return Cells(count=width)
+
+
+def _claim_region(fd: int) -> mmap.mmap | None:
+    """That of our layout in a file; None when there is no room for one more. Raises OSError."""
+    size = HEAD_BYTES + MOST_LAYOUTS * REGION_BYTES
+    if os.fstat(fd).st_size < size:
+        os.ftruncate(fd, size)  # all do it alike, so it does not matter who comes first
+    head = Cells(mmap.mmap(fd, HEAD_BYTES))
+    mark = _mark(repr((LAYOUT_VERSION, MOST_SEATS, KINDS)))
+    for number in range(MOST_LAYOUTS):
+        if head.load(number) == mark or head.swap(number, 0, mark) or head.load(number) == mark:
+            return mmap.mmap(fd, _size(), offset=HEAD_BYTES + number * REGION_BYTES)
+    return None
 
 
 def _mark(name: str) -> int:

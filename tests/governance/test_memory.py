@@ -75,5 +75,12 @@ def test_more_layouts_than_there_is_room_for(fd: int, monkeypatch: pytest.Monkey
     assert Memory.behind(fd).find("rate", "x").load(0) == 0
 
 
+def test_where_the_system_refuses_counts_are_shared_with_children_only(caplog: pytest.LogCaptureFixture) -> None:
+    with open(os.devnull, "r+b") as file:
+        memory = Memory.behind(file.fileno())
+    assert memory.is_shared
+    assert "no memory for counts that outlive a reload: Invalid argument" in caplog.text
+
+
 def test_every_layout_has_room_in_its_region() -> None:
     assert module._size() <= module.REGION_BYTES
