@@ -313,7 +313,7 @@ def stopped_worker(make: Make, rounds: int) -> Found:
                 replaced.append(wait(lambda old=old: target.workers() - old, "a replacement", 6))  # type: ignore[misc]
             if isinstance(target, Weego):
                 target.wait_for("is ready after", known + 1)
-                seen.append(target.when("is stopped")[-1] - clock)
+                seen.append(max(0.0, target.when("is stopped")[-1] - clock))  # the log has whole milliseconds
                 ready.append(target.when("is ready after")[-1] - clock)
             for _ in range(30):
                 try:
