@@ -204,9 +204,12 @@ class Governed:
     def snapshot(self) -> dict[str, Any]:
         """Instances, breakers, limits, meters and the retry budget, as plain values."""
         ejected = set(self.balancer.ejected) if isinstance(self.balancer, Ejection) else set()
+        found = self.directory.snapshot()
         return {
             "service": self.service,
-            "problem": self.directory.problem,
+            "source": found["source"],
+            "age": found["age"],
+            "problem": found["problem"],
             "instances": [
                 {**instance.to_plain(), "ejected": instance.address in ejected, **self._breaker_state(instance.address)}
                 for instance in self.directory.instances

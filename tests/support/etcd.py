@@ -31,8 +31,11 @@ PATIENCE = 30.0
 class EtcdServer:
     """One etcd. Leaving the block ends it."""
 
-    def __init__(self, folder: Path, *, certificates: Certificates | None = None) -> None:
+    def __init__(self, folder: Path, *, certificates: Certificates | None = None, name: str = "one") -> None:
         self.folder = folder
+        self.name = name
+        self.cluster = ""
+        """All members, where it is one of several."""
         self.certificates = certificates
         self.scheme = "http" if certificates is None else "https"
         self.process: Process | None = None
@@ -58,9 +61,10 @@ class EtcdServer:
     def launch(self) -> None:
         """Start it, and wait for nothing."""
         client, peer = f"{self.scheme}://127.0.0.1:{self.port}", f"http://127.0.0.1:{self.peer_port}"
-        command = [program("etcd", INSTALL), "--data-dir", str(self.folder / "etcd"), "--name", "one", "--logger", "zap"]
+        command = [program("etcd", INSTALL), "--data-dir", str(self.folder / f"etcd-{self.name}"), "--name", self.name, "--logger", "zap"]
         command += ["--listen-client-urls", client, "--advertise-client-urls", client]
-        command += ["--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", f"one={peer}"]
+        command += ["--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer]
+        command += ["--initial-cluster", self.cluster or f"{self.name}={peer}"]
         if self.certificates is not None:
             folder = self.certificates.folder
             command += ["--cert-file", str(folder / "server.crt"), "--key-file", str(folder / "server.key")]
@@ -130,3 +134,38 @@ class EtcdServer:
 
     def __exit__(self, *_: object) -> None:
         self.kill()
+
+
+class EtcdCluster:
+    """Three members, of which one may be lost. Leaving the block ends them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.members = [EtcdServer(folder, name=name) for name in ("one", "two", "three")]
+        for member in self.members:
+            member.port, member.peer_port = free_port(), free_port()
+        cluster = ",".join(f"{member.name}=http://127.0.0.1:{member.peer_port}" for member in self.members)
+        for member in self.members:
+            member.cluster = cluster
+
+    @property
+    def url(self) -> str:
+        """All of them."""
+        return "etcd://" + ",".join(f"127.0.0.1:{member.port}" for member in self.members)
+
+    def start(self) -> None:
+        """Start all, and wait until each answers, which none does before two are there."""
+        for member in self.members:
+            member.launch()
+        deadline = time.monotonic() + PATIENCE
+        while not all(member.is_up() for member in self.members):
+            if time.monotonic() > deadline:
+                raise AssertionError("\n".join(member.process.output[-2000:] for member in self.members if member.process is not None))
+            time.sleep(0.1)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for member in self.members:
+            member.kill()

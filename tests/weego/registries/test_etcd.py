@@ -14,9 +14,10 @@ import pytest
 from governance.balancers.rotation import RoundRobin
 from governance.discovery import Directory, DiscoveryError, Registration
 from governance.instance import Instance
+from tests.governance.clock import a_call
 from tests.support.certs import Certificates
 from tests.support.echo_stub import Echo, EchoClient, Request, Response
-from tests.support.etcd import EtcdServer
+from tests.support.etcd import EtcdCluster, EtcdServer
 from tests.support.grpc_go import free_port
 from tests.support.net import wait_until, with_hub, without_hub
 from weego import keeper
@@ -465,3 +466,54 @@ def test_registration_that_is_killed_in_the_middle_is_taken_back() -> None:
     wait_until(lambda: said == ["register"])
     announcer.withdraw()
     assert said == ["register", "withdraw"]
+
+
+@pytest.mark.slow
+@BOTH
+def test_a_cluster_loses_a_member_and_then_its_majority(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The least that etcd allows: how long it takes until a frozen member is given up.
+    monkeypatch.setattr(etcd_client, "KEEPALIVE_TIME", 5.5)
+    monkeypatch.setattr(etcd_client, "KEEPALIVE_TIMEOUT", 1.0)
+    with EtcdCluster(tmp_path) as cluster:
+        by_port = {member.port: member for member in cluster.members}
+
+        @run
+        def body() -> None:
+            registry = EtcdRegistry(f"{cluster.url}?timeout=1s")
+            with Kept(f"{cluster.url}/it?timeout=1s") as kept:
+                resolver = kept.directory.resolver
+                assert isinstance(resolver, EtcdResolver)
+                registry.register(lasting(1))
+                wait_until(lambda: kept.ports == {1} and resolver._known is not None)
+                # The member that the watch is at.
+                watched = resolver._etcd._watch_turn.pick(a_call())
+                assert watched is not None
+                by_port.pop(int(watched.address.rpartition(":")[2])).freeze()
+                wait_until(lambda: _registers(registry, lasting(2)))
+                wait_until(lambda: kept.ports == {1, 2}, "the watch goes on at another member", patience=40)
+                # Of the two that are left one goes: nobody can say anything any more, and what is known stays.
+                lost = next(iter(by_port.values()))
+                lost.freeze()
+                with pytest.raises(DiscoveryError):
+                    registry.register(lasting(3))
+                assert kept.ports == {1, 2}
+                lost.thaw()
+                wait_until(lambda: _registers(registry, lasting(3)))
+                wait_until(lambda: kept.ports == {1, 2, 3}, patience=40)
+            registry.close()
+
+        body()
+        for member in cluster.members:
+            member.thaw()
+
+
+def lasting(port: int) -> Registration:
+    """One that outlives the test without a renewal."""
+    return Registration("it", Instance(f"tcp://127.0.0.1:{port}"), ttl=120)
+
+
+def _registers(registry: EtcdRegistry, it: Registration) -> bool:
+    with contextlib.suppress(DiscoveryError):
+        registry.register(it)
+        return True
+    return False
