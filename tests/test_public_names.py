@@ -15,7 +15,7 @@ import weego
 ROOT = Path(__file__).resolve().parent.parent
 
 # What an emitted module may import beside weego: the standard library's words for types.
-STUB_IMPORTS = {"__future__", "enum", "typing", "uuid", "weego"}
+STUB_IMPORTS = {"__future__", "collections", "enum", "typing", "uuid", "weego"}
 
 
 def test_the_list_is_sorted_and_has_no_doubles() -> None:

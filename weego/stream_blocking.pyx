@@ -45,16 +45,6 @@ cdef enum:
 cdef class BlockingStreamLink(StreamLink):
     """A connection over `sock`, an unpatched socket. `session` is its TLS, with the handshake done."""
 
-    cdef object sock, session
-    cdef object lock                     # over everything; reentrant
-    cdef object news                     # a Condition of it
-    cdef int waiting                     # threads at `news`
-    cdef int fd                          # -1 when closed
-    cdef bint is_reading                 # a thread waits for bytes
-    cdef ReadBuffer input
-    cdef WriteBuffer output
-    cdef object __weakref__
-
     def __init__(self, sock not None, str address not None, Py_ssize_t max_message, *, Py_ssize_t max_queued=DEFAULT_MAX_QUEUED, session=None):
         super().__init__(address, max_message, max_queued)
         self.sock = sock

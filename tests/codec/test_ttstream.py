@@ -6,7 +6,7 @@ import random
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from codec.buffer import ReadBuffer
@@ -142,8 +142,10 @@ def test_frames_cut_at_every_byte() -> None:
 
 
 TEXT = st.text(max_size=20)
+RELAXED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
+@RELAXED
 @given(
     st.sampled_from([META, HEADER, DATA, TRAILER, RST]), st.integers(-(2**31), 2**31 - 1), TEXT, st.dictionaries(TEXT, TEXT, max_size=4),
     st.dictionaries(st.integers(28, 65535), TEXT, max_size=3), st.binary(max_size=50),
@@ -277,7 +279,7 @@ def test_declared_exceptions_go_along() -> None:
     assert STRING != I32
 
 
-@settings(max_examples=300)
+@settings(RELAXED, max_examples=300)
 @given(st.integers(0, 2**32), st.integers(0, 5))
 def test_mutated_bytes(seed: int, changes: int) -> None:
     dice = random.Random(seed)

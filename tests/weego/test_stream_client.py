@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -30,6 +31,7 @@ from codec.errors import (
 )
 from codec.stream_errors import Reason, path_of
 from codec.ttstream import Frame, StreamProtocol, dumps, exception_payload, read_exception
+from governance.policy import ClientPolicy
 from tests.support.certs import Certificates
 from tests.support.net import Peer, records, served, wait_until, with_hub, without_hub
 from tests.support.stream_echo import (
@@ -694,3 +696,76 @@ def test_in_the_loop_nothing_may_wait() -> None:
             assert isinstance(done.get(timeout=10), UsageError)
 
     against(TalkService(), use)
+
+
+@with_hub
+def test_a_storm_leaves_nothing_behind() -> None:
+    """Streams that end in every way at once, on a few connections: afterwards nothing is counted, waits or is open."""
+
+    def fail(_: Request) -> None:
+        raise Refused(why="no")
+
+    def use(client: TalkClient) -> None:
+        dice = random.Random(5)
+
+        def whole() -> None:
+            with client.chat() as talk:
+                for _ in range(20):
+                    talk.send(Request(body=bytes(500)))
+                talk.close_send()
+                assert len(list(talk)) == 20
+
+        def refused() -> None:
+            with client.chat() as talk, pytest.raises(Refused):
+                talk.send(Request(action="fail"))
+                list(talk)
+
+        def cancelled() -> None:
+            talk = client.chat()
+            talk.send(Request(action="wait"))
+            talk.cancel()
+
+        def dropped() -> None:
+            next(client.watch(Request(count=1000, body=bytes(1000))))
+
+        def late() -> None:
+            with pytest.raises(DeadlineExceeded), client.chat(timeout=dice.random() * 0.01) as talk:
+                while True:
+                    talk.send(Request(action="wait"))
+                    next(talk)
+
+        def killed() -> None:
+            with gevent.Timeout(dice.random() * 0.01, False), client.chat() as talk:
+                while True:
+                    talk.send(Request(action="wait"))
+                    next(talk)
+
+        whole()
+        kinds = [whole, refused, cancelled, dropped, late, killed]
+        for _ in range(10):
+            gevent.joinall([gevent.spawn(dice.choice(kinds)) for _ in range(40)], raise_error=True)
+
+    service = TalkService(fail=fail, wait=lambda _: gevent.sleep(0.002))
+    with served(service) as server, TalkClient(server.addresses[0]) as client:
+        use(client)
+        dispatcher = server.serving.dispatcher
+        wait_until(lambda: dispatcher.inflight == 0)
+        for connection in dispatcher.connections:
+            wait_until(lambda p=connection.protocol: (len(p.streams), p.running, p.waiting, p.queued) == (0, 0, 0, 0))  # type: ignore[misc]
+        [transport] = client._transports.values()
+        links = [link for links in transport._links.values() for link in links]  # type: ignore[attr-defined]
+        assert [(link.streams, link.queued, link.is_paused) for link in links] == [(0, 0, False)] * len(links)
+
+
+@BOTH
+def test_streams_through_the_policies(decorate: Decorator) -> None:
+    """The policies see the opening of a stream; what it says later is its own."""
+
+    def use(client: TalkClient) -> None:
+        with client.chat() as talk:
+            talk.send(Request(count=1))
+            assert next(talk).count == 1
+        [facts] = [each for each in weego.client.governance() if each["calls"]]
+        assert [(call["method"]) for call in facts["calls"]] == ["chat"]
+
+    decorate(lambda: against(TalkService(), use, client={"policy": ClientPolicy()}))()

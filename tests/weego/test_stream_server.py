@@ -707,3 +707,14 @@ def test_a_server_that_stops_finishes_its_streams_and_says_goodbye() -> None:
         assert wire.finish(sid) == ([], {"crrst": "1"}, None)
         assert wire.at_end()
         stopping.join()
+
+
+@without_hub
+def test_other_bounds_from_now_on() -> None:
+    with served(Watched()) as server, StreamWire(server.addresses[0]) as wire:
+        wire.reply(wire.open("chat", Request()))
+        serving = server.serving
+        serving.follow(serving.limits, None, StreamOptions(max_streams=1, max_queued=5000))
+        assert error_of(wire, wire.open("chat"))[1].startswith("RESOURCE_EXHAUSTED: 1 streams")
+        serving.follow(serving.limits)
+        assert (serving.streams.max_streams, serving.streams.max_queued) == (1, 5000)
