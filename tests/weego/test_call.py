@@ -15,6 +15,7 @@ from click.testing import CliRunner, Result
 
 import weego
 from tests.support.need import ROOT
+from tests.support.net import apart
 from weego import dynamic
 from weego.cli.call import call as command
 
@@ -58,8 +59,10 @@ def address(idl: str) -> Iterator[str]:
                 raise weego.BusinessError(403, "hidden", {"reason": "embargo"})
             raise ValueError(how)
 
-    with weego.Server(Shop(), listen="tcp://127.0.0.1:0") as server:
-        yield server.addresses[0]
+    server = weego.Server(Shop(), listen="tcp://127.0.0.1:0")
+    apart(server.start)  # in a thread of its own: a test waits for a program that calls it
+    yield server.addresses[0]
+    server.stop()
 
 
 def call(*arguments: str, stdin: str | bytes | None = None) -> Result:
