@@ -334,3 +334,24 @@ def test_the_key_of_a_map_that_json_cannot_name() -> None:
     mask = FieldMask(m.Outer, '$.by_name{"*"}')
     with pytest.raises(FieldMaskError, match="has no form in the JSON"):
         mask.to_json()
+
+
+def test_a_mask_that_a_caller_sends(tmp_path: Path) -> None:
+    """As docs/idl.md shows it: the mask travels in a field of the request, what it leaves out is not sent."""
+    import weego
+
+    (tmp_path / "shop.thrift").write_text(
+        "struct Item { 1: string name, 2: i32 price = 7 } struct Order { 1: required i64 id, 2: string note = 'none', 3: list<Item> items }"
+        " struct Ask { 1: i64 id, 2: string mask } service Shop { Order getOrder(1: Ask ask) }"
+    )
+    shop: Any = dynamic.load(tmp_path / "shop.thrift")
+
+    class Service(shop.Shop):  # type: ignore[misc]
+        def get_order(self, ask: Any) -> Any:
+            order = shop.Order(id=ask.id, note="secret", items=[shop.Item(name="tea", price=3)])
+            return FieldMask.from_json(shop.Order, ask.mask).outgoing(order) if ask.mask else order
+
+    with weego.Server(Service(), listen="tcp://127.0.0.1:0") as server, shop.ShopClient(server.addresses[0], timeout=10.0) as client:
+        mask = FieldMask(shop.Order, "$.items[*].name").to_json()
+        assert client.get_order(shop.Ask(id=1, mask=mask)) == shop.Order(id=1, note="none", items=[shop.Item(name="tea")])
+        assert client.get_order(shop.Ask(id=1)).note == "secret"
