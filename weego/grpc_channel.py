@@ -299,8 +299,15 @@ class GrpcBlockingTransport(_GrpcTransport):
         self._reused = self._dead = self._timed_out = 0
 
     def _link(self, address: Address, deadline: float) -> BlockingLink:
-        found = self._best(address.text)
-        return self._another(address, deadline) if found is None else found
+        while (found := self._best(address.text)) is not None:
+            if found.streams or monotonic() - found.last_used <= self._channel.limits.idle_timeout:
+                self._reused += 1
+                return found
+            self._forget(found)
+            self._timed_out += 1
+            # Never while `_news` is held: whoever is inside of a link may want that.
+            found.close_soon()
+        return self._another(address, deadline)
 
     def _best(self, text: str) -> BlockingLink | None:
         """The connection with the fewest calls on which another may begin."""
@@ -308,14 +315,6 @@ class GrpcBlockingTransport(_GrpcTransport):
         for link in self._links.get(text, ()):
             if link.can_open and (best is None or link.streams < best.streams):
                 best = link
-        if best is None:
-            return None
-        if not best.streams and monotonic() - best.last_used > self._channel.limits.idle_timeout:
-            self._forget(best)
-            self._timed_out += 1
-            best.close_soon()
-            return self._best(text)
-        self._reused += 1
         return best
 
     def _another(self, address: Address, deadline: float) -> BlockingLink:
@@ -382,7 +381,8 @@ class GrpcBlockingTransport(_GrpcTransport):
         return link
 
     def _forget(self, link: BlockingLink) -> None:
-        self._links[link.address] = [each for each in self._links.get(link.address, ()) if each is not link]
+        with self._news:
+            self._links[link.address] = [each for each in self._links.get(link.address, ()) if each is not link]
 
     def _changed(self, link: BlockingLink) -> None:
         with self._news:

@@ -179,7 +179,7 @@ def run(folder: Path, rounds: int, scale: float, only: str = "") -> list[dict[st
     """All loads on all servers, alternating; prints a table for each, and the targets."""
     chosen = peers()
     samples: dict[tuple[str, str], list[tuple[float, float]]] = {}
-    loads = [load for load in LOADS if only in str(load)]
+    loads = [load for load in LOADS if only == str(load)] or [load for load in LOADS if only in str(load)]
     for load in loads:
         for turn in range(rounds):
             start = turn % len(chosen)

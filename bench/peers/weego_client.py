@@ -12,6 +12,7 @@ import time
 import gevent
 
 from bench import stubs
+from poller.tls import TLS
 
 TRANSPORTS = {
     "framed": {"framing": "framed"},
@@ -35,15 +36,17 @@ def main() -> None:
     parser.add_argument("--warmup", type=float, default=0.3)
     parser.add_argument("--size", type=int, default=1024)
     parser.add_argument("--cpu", type=int)
+    parser.add_argument("--ca", help="TLS, and the authority of the server's certificate")
     parser.add_argument("--plain", action="store_true", help="without gevent: one thread that blocks")
     given = parser.parse_args()
     if given.cpu is not None:
         os.sched_setaffinity(0, {given.cpu})
     gen = stubs.module()
     options = TRANSPORTS[given.transport]
+    tls = TLS(ca=given.ca) if given.ca else None
     if not given.plain:
         gevent.get_hub()
-    client = gen.BenchClient(f"tcp://{given.address}", timeout=10.0, caller="bench-client", max_idle=given.callers, **options)
+    client = gen.BenchClient(f"tcp://{given.address}", timeout=10.0, caller="bench-client", max_idle=given.callers, tls=tls, **options)
     text = ("abcdefghijklmnopqrstuvwxyz0123456789" * (given.size // 36 + 1))[: given.size]
     calls = 0
     stop = False
