@@ -12,6 +12,7 @@ from fnmatch import fnmatchcase
 from typing import Any, Final
 
 from codec.errors import ResourceExhausted
+from governance.acl import names_of
 from governance.call import Call
 from governance.chain import Handler, Middleware
 from governance.limits import Concurrency, Rate
@@ -28,7 +29,8 @@ MOST_CALLERS: Final = 256
 class LimitRule:
     """At most `concurrency` calls at one time and `rate` a second (0: no such limit), of the methods and callers that the patterns name.
 
-    With `each_caller` every caller has that much for itself, else all that fit share it. `name` is what a refusal says.
+    With `each_caller` every caller has that much for itself, else all that fit share it. A caller's name is what it says; with a `certificate` the pattern must fit a
+    name in the certificate that it proved to be its own, and that name is the caller's. `name` is what a refusal says.
     """
 
     name: str
@@ -38,6 +40,7 @@ class LimitRule:
     method: str = "*"
     caller: str = "*"
     each_caller: bool = False
+    certificate: str = "*"
 
     def __post_init__(self) -> None:
         if self.rate < 0 or self.burst < 0 or self.concurrency < 0 or not (self.rate or self.concurrency):
@@ -83,17 +86,24 @@ class Limits:
         rules = [rule for rule in self.rules if rule.concerns(service, method)]
         if not rules:
             return None
-        if all(rule.caller == "*" and not rule.each_caller for rule in rules):
+        if all(rule.caller == rule.certificate == "*" and not rule.each_caller for rule in rules):
             fixed = tuple(self._limit(rule, rule.name) for rule in rules)
             return self._wrap(lambda call: fixed)
-        return self._wrap(lambda call: self._for(rules, call.caller))
+        return self._wrap(lambda call: self._for(rules, call))
 
-    def _for(self, rules: Sequence[LimitRule], caller: str) -> tuple[_Limit, ...]:
-        return tuple(
-            self._limit(rule, self._name(rule, caller) if rule.each_caller else rule.name)
-            for rule in rules
-            if fnmatchcase(caller, rule.caller)
-        )
+    def _for(self, rules: Sequence[LimitRule], call: Call) -> tuple[_Limit, ...]:
+        found = []
+        for rule in rules:
+            caller = call.caller
+            if not fnmatchcase(caller, rule.caller):
+                continue
+            if rule.certificate != "*":
+                proved = [name for name in names_of(call) if name and fnmatchcase(name, rule.certificate)]
+                if not proved:
+                    continue
+                caller = proved[0]
+            found.append(self._limit(rule, self._name(rule, caller) if rule.each_caller else rule.name))
+        return tuple(found)
 
     def _name(self, rule: LimitRule, caller: str) -> str:
         name = f"{rule.name} for {caller or '(no name)'}"

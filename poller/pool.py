@@ -32,20 +32,28 @@ T = TypeVar("T", bound=Pooled)
 
 @dataclass(frozen=True)
 class PoolStatistics:
-    """Counts since the pool was made, and what is idle now."""
+    """Counts since the pool was made, and what there is now.
+
+    `kind` is short, long, shared, grpc or streams. `active` are in use, `waiting` calls wait for one that is, `refused` were not let wait; `made` were made for calls.
+    """
 
     idle: int
     reused: int
     dead: int
     dropped: int
     timed_out: int
+    kind: str = "long"
+    active: int = 0
+    waiting: int = 0
+    refused: int = 0
+    made: int = 0
 
 
 class Pool(Generic[T]):
     """Keeps idle connections for the next call; the one used last is taken first.
 
     `max_idle` bounds one address, `max_idle_total` all; what does not fit is closed. After `idle_timeout` seconds an idle one is closed
-    at the next `prune`, `take` or `give`. Not locked: one thread at a time.
+    at the next `prune`, `take` or `give`, but `min_idle` of an address stay for as long as they live. Not locked: one thread at a time.
     """
 
     def __init__(
@@ -54,11 +62,13 @@ class Pool(Generic[T]):
         max_idle: int = DEFAULT_MAX_IDLE,
         max_idle_total: int = DEFAULT_MAX_IDLE_TOTAL,
         idle_timeout: float = DEFAULT_IDLE_TIMEOUT,
+        min_idle: int = 0,
         clock: Callable[[], float] = monotonic,
     ) -> None:
         self.max_idle = max_idle
         self.max_idle_total = max_idle_total
         self.idle_timeout = idle_timeout
+        self.min_idle = min_idle
         self._clock = clock
         # Of each: since when it is idle, itself, and when its peer was last heard of.
         self._idle: dict[str, deque[tuple[float, T, float]]] = {}
@@ -73,7 +83,7 @@ class Pool(Generic[T]):
         while idle:
             since, item, _ = idle.pop()
             self._total -= 1
-            if now - since > self.idle_timeout:
+            if now - since > self.idle_timeout and len(idle) >= self.min_idle:
                 self._timed_out += 1
             elif item.is_alive():
                 self._reused += 1
@@ -151,9 +161,22 @@ class Pool(Generic[T]):
         for address in [address for address, idle in self._idle.items() if not idle]:
             del self._idle[address]
 
+    def forget(self, address: str) -> None:
+        """Nobody will call that address any more: close what is idle there."""
+        idle = self._idle.pop(address, None)
+        while idle:
+            _, item, _ = idle.popleft()
+            self._total -= 1
+            self._dropped += 1
+            item.close()
+
+    def idle_to(self, address: str) -> int:
+        """How many are idle there."""
+        return len(self._idle.get(address, ()))
+
     def _expire(self, idle: deque[tuple[float, T, float]]) -> None:
         oldest = self._clock() - self.idle_timeout
-        while idle and idle[0][0] < oldest:
+        while len(idle) > self.min_idle and idle[0][0] < oldest:
             _, item, _ = idle.popleft()
             self._total -= 1
             self._timed_out += 1

@@ -9,6 +9,7 @@
 | ``upgrade``, ``legacy`` | the master becomes new code; what it leaves to that |
 | ``balance`` | long-lived connections, spread anew |
 | ``stacks`` | where a worker is just now |
+| ``views`` | what workers have to tell of themselves |
 | ``loaders``, ``crew`` | its loaders; its workers |
 | ``family`` | its children as processes: channels, exits, zombies |
 | ``generation`` | its records |
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
         Share,
         Stacks,
         Stop,
+        View,
     )  # fmt: skip
     from prefork.scoreboard import Scoreboard, may_accept
     from prefork.worker import Worker
@@ -62,6 +64,7 @@ _HOME = {
     "master": ("Master", "Ready"),
     "orders": (
         "Adopt", "Adopted", "Drain", "Hot", "Lame", "LogLevel", "MasterGone", "Order", "Refused", "Reopen", "Serve", "Share", "Stacks", "Stop",
+        "View",
     ),
     "scoreboard": ("Scoreboard", "may_accept"),
     "worker": ("Worker",),
@@ -69,7 +72,7 @@ _HOME = {
 
 __all__ = (
     "MAX_HANDOVER_BYTES", "Adopt", "Adopted", "Application", "Drain", "Hot", "Lame", "Listen", "LoadError", "LogLevel", "Master",
-    "MasterGone", "Order", "Ready", "Refused", "Reopen", "Scoreboard", "Serve", "Settings", "Share", "Stacks", "Stop", "Worker",
+    "MasterGone", "Order", "Ready", "Refused", "Reopen", "Scoreboard", "Serve", "Settings", "Share", "Stacks", "Stop", "View", "Worker",
     "may_accept",
 )  # fmt: skip
 

@@ -61,6 +61,7 @@ class Control(Door):
             "health": (lambda _: status.health(master)._asdict(), {}),
             "config": (self._config, {}),
             "stacks": (self._stacks, {"slot": int}),
+            "view": (self._view, {}),
             "reload": (self._reload, {"wait": bool, "full": bool}),
             "diff": (self._diff, {}),
             "upgrade": (self._upgrade, {"reload": bool}),
@@ -201,6 +202,15 @@ class Control(Door):
 
         self.hold(visitor)
         self._master.stacks.ask(worker, told)
+        return _LATER
+
+    def _view(self, visitor: Visitor) -> object:
+        """What all workers that serve have to tell of themselves."""
+        workers = [worker for worker in self._current().workers.values() if worker.is_ready]
+        if not workers:
+            return []
+        self.hold(visitor)
+        self._master.views.ask(workers, lambda found: self.answer_held(visitor, _success(found)))
         return _LATER
 
     def _log_level(self, _visitor: Visitor, *, level: str | None = None) -> object:

@@ -144,6 +144,8 @@ class Crew:
                     worker.stacks_fd = fds.pop()
                 case "stacks" if fds:
                     self._master.stacks.arrived(worker, fds.pop())
+                case "view" if fds:
+                    self._master.views.arrived(worker, message["number"], fds.pop())
                 case "followed":
                     self._master.reloads.on_followed(worker, message["error"])
                 case "shared":
@@ -243,6 +245,7 @@ class Crew:
         if how == KILLED and not worker.is_doomed and self._master.memory.look():
             how = f"{OUT_OF_MEMORY}: {self._master.memory.shortage()}"
         self._master.stacks.lost(worker)
+        self._master.views.lost(worker)
         self._master.family.forget(worker)
         self._master.reloads.on_lost(worker)
         held_slot = generation.workers.get(slot) is worker

@@ -44,6 +44,7 @@ from prefork.stacks import StackRequests
 from prefork.status import History
 from prefork.systemd import Notifier
 from prefork.upgrade import Upgrade, examine, inherited
+from prefork.views import Views
 from prefork.watch import Watch
 
 if TYPE_CHECKING:
@@ -112,6 +113,7 @@ class Master:
         self.reloads = Reloads(self)
         self.upgrade = Upgrade(self)
         self.stacks = StackRequests(self)
+        self.views = Views(self)
         self.balance = Balance(self)
         self.memory = Memory()
         self.loop: Loop

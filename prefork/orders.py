@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from prefork.application import Settings
 
 __all__ = (
-    "Adopt", "Adopted", "Drain", "Hot", "Lame", "LogLevel", "MasterGone", "Order", "Refused", "Reopen", "Serve", "Share", "Stacks", "Stop",
+    "Adopt", "Adopted", "Drain", "Hot", "Lame", "LogLevel", "MasterGone", "Order", "Refused", "Reopen", "Serve", "Share", "Stacks", "Stop", "View",
 )  # fmt: skip
 
 
@@ -110,4 +110,11 @@ class Stacks:
     """Somebody wants to know where this worker is: say it with ``worker.tell_stacks``."""
 
 
-Order = Serve | Drain | Stop | MasterGone | Adopt | Adopted | Refused | Reopen | Hot | LogLevel | Lame | Share | Stacks
+@dataclass(frozen=True, slots=True)
+class View:
+    """Somebody wants to see what this worker has to tell of itself: say it with ``worker.tell_view``."""
+
+    number: int
+
+
+Order = Serve | Drain | Stop | MasterGone | Adopt | Adopted | Refused | Reopen | Hot | LogLevel | Lame | Share | Stacks | View

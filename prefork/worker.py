@@ -13,13 +13,13 @@ import os
 import signal
 import socket
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from prefork import scoreboard
 from prefork.application import LoadError, Settings
 from prefork.channel import Channel, Closed
 from prefork.handover import MAX_HANDOVER_BYTES, Handovers
-from prefork.orders import Drain, Hot, Lame, LogLevel, MasterGone, Order, Reopen, Serve, Share, Stacks, Stop
+from prefork.orders import Drain, Hot, Lame, LogLevel, MasterGone, Order, Reopen, Serve, Share, Stacks, Stop, View
 from prefork.primitives import (
     EPOLL_CLOEXEC,
     EPOLLIN,
@@ -147,9 +147,17 @@ class Worker:
 
     def tell_stacks(self, text: str) -> None:
         """The answer to ``Stacks``."""
-        fd = memfd_create("weego-stacks", os.MFD_CLOEXEC)
-        os.pwrite(fd, text.encode(errors="replace")[:MAX_STACKS_BYTES], 0)
-        self._channel.send({"is": "stacks"}, [fd])
+        self._tell_text({"is": "stacks"}, text.encode(errors="replace")[:MAX_STACKS_BYTES])
+
+    def tell_view(self, number: int, text: str) -> None:
+        """The answer to ``View``, whose ``number`` it has."""
+        self._tell_text({"is": "view", "number": number}, text.encode(errors="replace"))
+
+    def _tell_text(self, message: dict[str, Any], text: bytes) -> None:
+        """However long it is, the channel's messages stay short: it goes in memory of its own."""
+        fd = memfd_create("weego-text", os.MFD_CLOEXEC)
+        os.pwrite(fd, text, 0)
+        self._channel.send(message, [fd])
         self._watch_channel()
         close_quietly(fd)
 
@@ -231,6 +239,8 @@ class Worker:
                 orders.append(Share(message["row"], message["count"]))
             case "stacks":
                 orders.append(Stacks())
+            case "view":
+                orders.append(View(message["number"]))
             case kind:
                 log.error("worker %d: unknown order %r ignored", self.slot, kind)
                 for fd in fds:

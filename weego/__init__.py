@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from governance.retry import RetryPolicy
     from governance.traffic import tags
     from poller.tls import TLS, PeerIdentity, ServerTLS
-    from weego.client import Client, governance
+    from weego.client import Client, governance, stats, warm_up
     from weego.generic import GenericClient, GenericStream, Idl, RawClient
     from weego.generic_server import GenericException, IdlWatch, generic_service, watch_idl
     from weego.governed_config import configure
@@ -122,9 +122,11 @@ __all__ = [
     "metainfo",
     "reflection",
     "rule_function",
+    "stats",
     "tags",
     "thread",
     "validate_arguments",
+    "warm_up",
     "watch_idl",
 ]
 
@@ -162,7 +164,7 @@ _HOME = {
     "governance.retry": ("RetryPolicy",),
     "governance.traffic": ("tags",),
     "poller.tls": ("TLS", "PeerIdentity", "ServerTLS"),
-    "weego.client": ("Client", "governance"),
+    "weego.client": ("Client", "governance", "stats", "warm_up"),
     "weego.generic": ("GenericClient", "GenericStream", "Idl", "RawClient"),
     "weego.generic_server": ("GenericException", "IdlWatch", "generic_service", "watch_idl"),
     "weego.governed_config": ("configure",),

@@ -140,13 +140,17 @@ class App:
 
     def _govern(self, config: Config) -> Memory:
         """The memory that policies count in, for all workers; clients made from now on go by the configuration."""
+        from codec.errors import UsageError
         from governance.memory import Memory
         from weego.governed_config import known_of
         from weego.settings import remember
 
         # Breakers, rates and budgets are facts of other servers and of the load, not of this generation: they live as long as the master.
         memory = Memory.shared() if self._shared_fd is None else Memory.behind(self._shared_fd)
-        remember(known_of(config, memory))
+        try:
+            remember(known_of(config, memory))
+        except UsageError as error:
+            raise LoadError(f"{self.conf}: [client] {error}") from None
         return memory
 
     def _check_urls(self, config: Config) -> None:
@@ -208,7 +212,8 @@ class App:
         """Serve as `worker` until told to leave."""
         import gc
 
-        from weego import log
+        from weego import log, overview
+        from weego.client import warm_up_configured
         from weego.governed_config import ServerGovernance
         from weego.reflection import reflection
         from weego.serving import Serving
@@ -237,6 +242,7 @@ class App:
             access=log.access_log() if config.log.access else None,
             may_accept=lambda: body is not None and body.may_accept(),
         )
+        warm_up_configured()  # with the hub, which there is now
         # What was imported lives as long as the process: the collector need not walk it, and the pages stay shared with the loader.
         gc.collect()
         gc.freeze()
@@ -246,6 +252,7 @@ class App:
             self.tls,
             follow=lambda settings: self._follow(settings, serving),
             announcer=self._announcer(config, worker),
+            view=lambda: overview.view(self._governance),
             refused=lambda: self._governance.refused() if self._governance is not None else 0,
         )
         self._watch_center(config, serving)

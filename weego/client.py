@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import weakref
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Self, cast
 
 from codec.errors import ClosedError, DeadlineExceeded, RpcError, Unavailable, UsageError
@@ -21,6 +22,7 @@ from governance.policy import ClientPolicy
 from poller.address import Address, parse
 from poller.clock import monotonic
 from poller.pool import DEFAULT_IDLE_TIMEOUT, DEFAULT_MAX_IDLE, DEFAULT_MAX_IDLE_TOTAL, PoolStatistics
+from poller.slots import DEFAULT_MAX_WAITING
 from weego.channel import STREAMING, ChannelOptions, choose, streams_of
 from weego.discovery import close, resolver_of
 from weego.governed import Governed
@@ -31,7 +33,9 @@ from weego.transport import Channel, PoolLimits, Transport
 if TYPE_CHECKING:
     from poller.tls import TLS
 
-__all__ = ["Client", "follow", "governance"]
+__all__ = ["Client", "follow", "governance", "stats", "warm_up"]
+
+log = logging.getLogger("weego.governance")
 
 # Kitex's default (`pkg/rpcinfo`: DefaultConnTimeout 50 ms) suits one data centre; this one is seen by people on laptops too.
 DEFAULT_CONNECT_TIMEOUT: Final = 1.0
@@ -62,8 +66,10 @@ class Client:
     call inherits what is left of the deadline it serves. `middleware` wraps every call, the first outermost. `caller` and `service_name`
     tell the peer who calls whom, on TTHeader. With pool="shared", on TTHeader, many calls are under way on each of `shared_connections` connections
     to an address; else a call has a connection to itself, and at most `max_idle` connections to one address and `max_idle_total` in all wait for the
-    next call, for `idle_timeout` seconds. With `heartbeat`, the peer of a connection that was silent for so many seconds (0: never) is asked whether it
-    is there, on TTHeader by a message and else by TCP's keepalive, so that one that has vanished is known before a call meets it.
+    next call, for `idle_timeout` seconds; `min_idle` to an address stay for as long as they live. With `heartbeat`, the peer of a connection that was silent for so many
+    seconds (0: never) is asked whether it is there, on TTHeader by a message and else by TCP's keepalive, so that one that has vanished is known before a call
+    meets it. With `max_active` no more than that are in use to one address: `max_waiting` further calls wait, for `wait_timeout` seconds or (0) until their
+    deadline, and get ResourceExhausted.
 
     Protobuf services are called by gRPC. There `compression` (gzip, deflate, zstd) is that of the requests; with `wait_for_ready` a call waits
     for a peer that cannot be reached, until its deadline; after `keepalive_time` seconds of silence during a call (0: never) the peer is asked
@@ -97,6 +103,10 @@ class Client:
         max_idle_total: int = DEFAULT_MAX_IDLE_TOTAL,
         idle_timeout: float = DEFAULT_IDLE_TIMEOUT,
         heartbeat: float = 0.0,
+        min_idle: int = 0,
+        max_active: int = 0,
+        max_waiting: int = DEFAULT_MAX_WAITING,
+        wait_timeout: float = 0.0,
         tls: TLS | None = None,
         wait_for_ready: bool = False,
         keepalive_time: float = 0.0,
@@ -114,9 +124,15 @@ class Client:
             "idle_timeout": idle_timeout,
             "heartbeat": heartbeat,
             "connect_timeout": connect_timeout,
+            "min_idle": min_idle,
+            "max_active": max_active,
+            "max_waiting": max_waiting,
+            "wait_timeout": wait_timeout,
         }
+        self._warm_up = settings.warm_up if settings is not None else 0
         if settings is not None:
             service_name = service_name or str(target).removeprefix(SCHEME)
+            pool = settings.pool or pool
             target, policy, caller, framing = _configured(settings, policy, caller, framing, limits)
         name, make = choose(self.__spec__, framing, protocol)
         limits["heartbeat"] = _heartbeat(limits["heartbeat"], name)
@@ -160,6 +176,7 @@ class Client:
                 self._carry,
                 middleware=middleware,
                 memory=known().memory,
+                on_gone=self._gone,
             )
             self._handler = self._governed.handle
         self._transports: dict[Any, Transport] = {}
@@ -241,22 +258,34 @@ class Client:
 
     def _carry(self, call: Call, address: str, args: tuple[Any, ...]) -> Any:
         """One attempt at `address`, for the policies above it."""
-        found = self._addresses.get(address)
+        return self._transport(call.spec).call(call, self._addresses.get(address) or self._address(address), args)
+
+    def _address(self, text: str) -> Address:
+        found = self._addresses.get(text)
         if found is None:
-            found = self._addresses[address] = parse(address)
-        return self._transport(call.spec).call(call, found, args)
+            found = self._addresses[text] = parse(text)
+        return found
+
+    def _gone(self, addresses: Sequence[str]) -> None:
+        """There are no such instances any more."""
+        for text in addresses:
+            address = self._addresses.pop(text, None)
+            if address is not None:
+                for transport in list(self._transports.values()):
+                    transport.forget(address.text)
 
     # ---- transports --------------------------------------------------------------------------------------------------
 
     def _transport(self, spec: Any) -> Transport:
-        """The one for this thread: with its hub if it has one, else the blocking one, which all such threads share.
+        """The one for this thread, for calls of `spec` (None: those that do not stream): with its hub if it has one, else the blocking one, which all such
+        threads share.
 
         Streams of a Thrift service have one of their own: Kitex's servers take either calls or streams on a connection.
         """
         if self._is_closed:  # since the call began: what is made now would stay open
             raise ClosedError(f"this {type(self).__name__} was closed during the call")
         hub = hub_of_this_thread()
-        is_stream = (spec.server_streaming or spec.client_streaming) and spec.kind == "thrift"
+        is_stream = spec is not None and (spec.server_streaming or spec.client_streaming) and spec.kind == "thrift"
         key = (hub, "streams") if is_stream else hub
         transport = self._transports.get(key)
         if transport is None:
@@ -296,6 +325,19 @@ class Client:
         return f"<{type(self).__name__} {state} to {found}>"
 
 
+def stats() -> list[dict[str, Any]]:
+    """Every open client of this process: its class, the service it calls, its pools, and what its policies know (None: it has none). Plain values."""
+    return [
+        {
+            "client": type(client).__name__,
+            "service": client._service_name,
+            "pools": [asdict(pool) for pool in Client.statistics(client)],  # an IDL may have a method of that name
+            "governance": None if client._governed is None else client._governed.snapshot(),
+        }
+        for client in list(_clients)
+    ]
+
+
 def governance() -> list[dict[str, Any]]:
     """What the policies of this process's clients know: instances, breakers, limits, counts. Plain values, for `weego ctl`."""
     return [client._governed.snapshot() for client in list(_clients) if client._governed is not None]
@@ -306,6 +348,41 @@ def follow(fresh: Known) -> None:
     remember(fresh)
     for client in list(_clients):
         client._follow(fresh)
+
+
+def warm_up(client: Client, connections: int = 1, timeout: float = 5.0) -> list[RpcError]:
+    """Connect `client` to each instance of its service now, so that its first calls need not; within `timeout` seconds in all.
+
+    Makes idle connections until there are `connections` to each instance; where calls share connections, one. Returns the errors of those that
+    could not be reached. Raises NoInstance when the service has no instance.
+    """
+    deadline = monotonic() + timeout
+    governed = client._governed
+    if governed is None:
+        addresses = list(client._addresses.values())
+    else:
+        governed.directory.require()
+        addresses = [client._address(each.address) for each in governed.directory.instances]
+    problems: list[RpcError] = []
+    transport = client._transport(None)
+    for address in addresses:
+        try:
+            transport.warm_up(address, connections, deadline)
+        except RpcError as error:
+            problems.append(error)
+    return problems
+
+
+def warm_up_configured() -> None:
+    """Warm up the clients whose configuration says so. What cannot be reached is logged: it is tried again when it is called."""
+    for client in list(_clients):
+        if client._warm_up:
+            try:
+                problems = warm_up(client, client._warm_up)
+            except RpcError as error:
+                problems = [error]
+            for problem in problems:
+                log.warning("warming up %r: %s", client, problem)
 
 
 def check_target(target: str) -> None:

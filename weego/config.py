@@ -316,6 +316,7 @@ class Limit(_Table, frozen=True):
     method: Annotated[str, 'Which methods, as a pattern: "*", "Get*", "Item.GetItem".'] = "*"
     caller: Annotated[str, "Which callers, as a pattern."] = "*"
     each_caller: Annotated[bool, "Every caller has that much for itself; else all share it."] = False
+    certificate: Annotated[str, 'Which callers, as a pattern for the names in their client certificate; "*": with or without.'] = "*"
 
 
 class Rule(_Table, frozen=True):
@@ -371,6 +372,7 @@ class Method(_Table, frozen=True):
     breaker_min_sample: Annotated[int | None, "Calls in 10 s that it takes.", Between(1, 10**9)] = None
     rate: Annotated[float | None, "Calls a second that this service lets out.", Between(0, 1e9)] = None
     concurrency: Annotated[int | None, "Calls at one time that this service lets out.", Between(0, 10_000_000)] = None
+    fallback: Annotated[str | None, 'Answers instead when a call failed: "package.module:function".'] = None
 
 
 class Client(_Table, frozen=True):
@@ -390,6 +392,12 @@ class Client(_Table, frozen=True):
     max_idle_total: Annotated[int, "Idle connections kept in all.", Between(0, 1_000_000)] = 100
     idle_timeout: Annotated[Duration, "How long they are kept.", Between(0.1, DAY)] = Duration(60)
     heartbeat: Annotated[Duration, "Ask the peer of one that was silent for so long whether it is there; 0: never.", Between(0, DAY)] = Duration(0)
+    min_idle: Annotated[int, "So many of an instance are kept for longer than that.", Between(0, 100_000)] = 0
+    max_active: Annotated[int, "Connections in use to an instance at one time; more calls wait. 0: any.", Between(0, 1_000_000)] = 0
+    max_waiting: Annotated[int, "Calls that may wait for one.", Between(0, 10_000_000)] = 1024
+    wait_timeout: Annotated[Duration, "How long; 0: until the call's deadline.", Between(0, DAY)] = Duration(0)
+    warm_up: Annotated[int, "Connections made to each instance before a worker takes calls.", Between(0, 1000)] = 0
+    pool: Annotated[Literal["exclusive", "shared"], "A connection carries one call at a time, or (on TTHeader) many."] = "exclusive"
     balancer: Annotated[
         Literal[
             "p2c",
@@ -399,9 +407,13 @@ class Client(_Table, frozen=True):
             "interleaved_weight_round_robin",
             "weight_random",
             "weight_random_alias",
+            "consistent_hash",
         ],
         "Who is called next.",
     ] = "p2c"
+    hash_key: Annotated[
+        str | None, 'For consistent_hash, what calls with the same instance have in common: "field:req.user", "tag:user", "metadata:user".'
+    ] = None
     zone: Annotated[str, 'Prefer instances of this zone; "": any.'] = ""
     tag: Annotated[str, 'Prefer instances that have the call\'s value of this tag; "": any.'] = ""
     slow_start: Annotated[Duration, "A fresh instance gets its whole share after so long; 0: at once.", Between(0, DAY)] = Duration(0)
@@ -423,6 +435,7 @@ class Client(_Table, frozen=True):
     rate: Annotated[float, "Calls of each method a second that this service lets out; 0: any.", Between(0, 1e9)] = 0.0
     concurrency: Annotated[int, "Calls of each method at one time that it lets out; 0: any.", Between(0, 10_000_000)] = 0
     drop: Annotated[float, "Share of the calls that fail at once, to relieve a service in distress.", Share] = 0.0
+    fallback: Annotated[str | None, 'Answers instead when a call failed: "package.module:function", called with (call, args, error).'] = None
     metrics: Annotated[bool, "Count calls, their ends and how long they take."] = True
     method: dict[str, Method] = msgspec.field(default_factory=dict)
 

@@ -79,7 +79,7 @@ class Governed:
     """What stands between a client and its transports.
 
     `carry(call, address, args)` is one attempt. `memory` is where breakers and meters count; that of the process where none is given. `handle`
-    is the Handler of every method.
+    is the Handler of every method. `on_gone(addresses)` is told of instances that are no more.
     """
 
     def __init__(
@@ -91,8 +91,10 @@ class Governed:
         *,
         middleware: Sequence[Middleware] = (),
         memory: Memory | None = None,
+        on_gone: Callable[[Sequence[str]], object] = lambda addresses: None,
     ) -> None:
         self.service = service
+        self._on_gone = on_gone
         self.policy = policy
         self.memory = memory or Memory()
         self.balancer = make_balancer(policy, self._ejection_changed)
@@ -188,6 +190,8 @@ class Governed:
 
     def _instances_changed(self, change: Change) -> None:
         self.attempts.keep([each.address for each in self.directory.instances])
+        if change.removed:
+            self._on_gone(change.removed)
         if change.added or change.removed or change.changed:
             log.info(
                 "instances of %s: %d, added %s, removed %s, changed %s",

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from codec.errors import Code
+from codec.errors import Code, UsageError
 from governance.acl import Rule
 from governance.backoff import Exponential, none
 from governance.chain import Middleware
@@ -22,6 +22,7 @@ from governance.stack import server_middleware
 from weego import config as configuration
 from weego.center import Center, source_of
 from weego.client import follow
+from weego.named import function, hash_key
 from weego.settings import ClientSettings, Known, remember
 from weego.tasks import sleep
 
@@ -65,13 +66,16 @@ def known_of(config: configuration.Config | configuration.Program, memory: Memor
 
 
 def client_settings(service: str, table: configuration.Client, caller: str) -> ClientSettings:
-    """One [client.…] table."""
+    """One [client.…] table. UsageError for what names nothing."""
+    if table.balancer == "consistent_hash" and table.hash_key is None:
+        raise UsageError('balancer = "consistent_hash" needs a hash_key')
     default = Policy(
         timeout=None if table.timeout is None else float(table.timeout),
         attempt_timeout=float(table.attempt_timeout),
         breaker=_breaker(table) if table.breaker else None,
         retry=_retry(table.retries, table.hedges, float(table.hedge_after), table),
         limits=_limits(f"client {service}", table.rate, table.concurrency),
+        fallback=None if table.fallback is None else function(table.fallback),
         faults=(Fault(table.drop, 0.0, Code.RESOURCE_EXHAUSTED),) if table.drop else (),
         metrics=table.metrics,
     )
@@ -79,6 +83,7 @@ def client_settings(service: str, table: configuration.Client, caller: str) -> C
         default=default,
         methods={name: _method(service, name, method, default, table) for name, method in table.method.items()},
         balancer=table.balancer,
+        hash_key=None if table.hash_key is None else hash_key(table.hash_key),
         instance_breaker=_breaker(table) if table.instance_breaker else None,
         ejection=EjectionPolicy(table.ejection_failures, float(table.ejection_time)) if table.ejection else None,
         budget=BudgetPolicy(table.retry_budget),
@@ -96,6 +101,12 @@ def client_settings(service: str, table: configuration.Client, caller: str) -> C
         max_idle_total=table.max_idle_total,
         idle_timeout=float(table.idle_timeout),
         heartbeat=float(table.heartbeat) or None,
+        min_idle=table.min_idle,
+        max_active=table.max_active,
+        max_waiting=table.max_waiting,
+        wait_timeout=float(table.wait_timeout),
+        warm_up=table.warm_up,
+        pool=table.pool if table.pool != "exclusive" else None,
     )
 
 
@@ -143,6 +154,8 @@ def _method(service: str, name: str, table: configuration.Method, default: Polic
             msgspec.structs.replace(table, **{each: given(getattr(table, each), getattr(client, each)) for each in _PACE}),
         ),
     }
+    if table.fallback is not None:
+        changes["fallback"] = function(table.fallback)
     if table.breaker is not None:
         changes["breaker"] = _breaker(client) if table.breaker else None
     if changes.get("breaker", default.breaker) is not None:
@@ -171,7 +184,7 @@ class ServerGovernance:
         self.shedder = Shedder(float(table.shed_target), float(table.shed_interval)) if table.shed else None
         self._refused_before = before.refused() if before is not None else 0
         rules = tuple(
-            LimitRule(each.name, each.rate, each.burst, each.concurrency, each.method, each.caller, each.each_caller)
+            LimitRule(each.name, each.rate, each.burst, each.concurrency, each.method, each.caller, each.each_caller, each.certificate)
             for each in table.limit
         )
         self.limits = Limits(rules, memory) if rules else None

@@ -107,6 +107,7 @@ class _GrpcTransport:
     def __init__(self, channel: GrpcChannel) -> None:
         self._channel = channel
         self._closed = False
+        self._made = 0
 
     def call(self, call: Call, address: Address, args: tuple[Any, ...]) -> Any:
         """One attempt; see Transport."""
@@ -138,6 +139,15 @@ class _GrpcTransport:
                 refusals += 1
                 if error.sent or refusals > _MOST_REFUSALS:
                     raise
+
+    def warm_up(self, address: Address, count: int, deadline: float) -> int:
+        """Have a connection to `address`, which all calls share; see Transport."""
+        before = self._made
+        self._link(address, self._channel.limits.connect_deadline(deadline))
+        return self._made - before
+
+    def forget(self, address: str) -> None:
+        """See Transport: connections that nobody calls any more are closed after `idle_timeout`."""
 
     def _link(self, address: Address, deadline: float) -> Link:
         raise NotImplementedError
@@ -178,6 +188,7 @@ class GrpcHubTransport(_GrpcTransport):
 
     def _dial(self, address: Address, deadline: float) -> HubLink:
         text = address.text
+        self._made += 1
         limits = self._channel.limits
         until = limits.connect_deadline(deadline)
         self._dialing[text] = self._dialing.get(text, 0) + 1
@@ -259,7 +270,7 @@ class GrpcHubTransport(_GrpcTransport):
     def statistics(self) -> PoolStatistics:
         """Of the connections: `idle` are those without a call, `reused` counts calls on one that was there."""
         idle = sum(not link.streams for links in self._links.values() for link in links)
-        return PoolStatistics(idle, self._reused, self._dead, 0, self._timed_out)
+        return PoolStatistics(idle, self._reused, self._dead, 0, self._timed_out, kind="grpc", made=self._made)
 
     def after_fork(self) -> None:
         """The loop closes our copies of the descriptors; a new one is made when the next call asks for it."""
@@ -394,7 +405,7 @@ class GrpcBlockingTransport(_GrpcTransport):
     def statistics(self) -> PoolStatistics:
         """Of the connections: `idle` are those without a call, `reused` counts calls on one that was there."""
         idle = sum(not link.streams and not link.is_leaving for links in self._links.values() for link in links)
-        return PoolStatistics(idle, self._reused, self._dead, 0, self._timed_out)
+        return PoolStatistics(idle, self._reused, self._dead, 0, self._timed_out, kind="grpc", made=self._made)
 
     def after_fork(self) -> None:
         """Without the lock: who held it is not in this process."""

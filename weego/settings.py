@@ -32,10 +32,18 @@ class ClientSettings:
     max_idle_total: int | None = None
     idle_timeout: float | None = None
     heartbeat: float | None = None
+    min_idle: int | None = None
+    max_active: int | None = None
+    max_waiting: int | None = None
+    wait_timeout: float | None = None
+    warm_up: int = 0
+    pool: str | None = None
 
     def given(self) -> dict[str, Any]:
         """The connection settings that are given."""
-        names = ("framing", "connect_timeout", "max_idle", "max_idle_total", "idle_timeout", "heartbeat")
+        names = (
+            "framing", "connect_timeout", "max_idle", "max_idle_total", "idle_timeout", "heartbeat", "min_idle", "max_active", "max_waiting", "wait_timeout",
+        )  # fmt: skip
         return {name: value for name in names if (value := getattr(self, name)) is not None}
 
 

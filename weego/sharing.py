@@ -82,16 +82,23 @@ class _Sharing:
         raise AssertionError("unreachable")
 
     def _connection(self, call: Call, address: Address) -> Any:
-        slots = self._slots.get(address.text)
-        if slots is None:
-            made = [_Slot(self._new_lock()) for _ in range(self._connections)]
-            slots = self._slots.setdefault(address.text, made)
+        slots = self._slots_of(address)
         slot = slots[next(self._turn) % len(slots)]
         connection = slot.connection
         if connection is not None and connection.is_alive():
             self._reused += 1
             return connection
-        deadline = self._channel.limits.connect_deadline(call.deadline or 0.0)
+        return self._fill(slot, address, self._channel.limits.connect_deadline(call.deadline or 0.0))
+
+    def _slots_of(self, address: Address) -> list[_Slot]:
+        slots = self._slots.get(address.text)
+        if slots is None:
+            made = [_Slot(self._new_lock()) for _ in range(self._connections)]
+            slots = self._slots.setdefault(address.text, made)
+        return slots
+
+    def _fill(self, slot: _Slot, address: Address, deadline: float) -> Any:
+        """The slot's connection, made if need be by `deadline`."""
         # One connects, the others that want this slot wait for it.
         if not slot.lock.acquire(timeout=max(0.0, deadline - monotonic())):
             raise DeadlineExceeded(f"no connection to {address.text} in time", instance=address.text)
@@ -138,9 +145,24 @@ class _Sharing:
     def _all(self) -> list[Any]:
         return [slot.connection for slots in list(self._slots.values()) for slot in slots if slot.connection is not None]
 
+    def warm_up(self, address: Address, count: int, deadline: float) -> int:
+        """Fill the slots of `address`; see Transport."""
+        before = len(self._all())
+        for slot in self._slots_of(address)[:count]:
+            self._fill(slot, address, self._channel.limits.connect_deadline(deadline))
+        return len(self._all()) - before
+
+    def forget(self, address: str) -> None:
+        """See Transport. Calls under way on them finish."""
+        slots = self._slots.pop(address, ())
+        self._in_its_thread(lambda: [slot.connection.close_soon() for slot in slots if slot.connection is not None])
+
+    def _in_its_thread(self, action: Callable[[], Any]) -> None:
+        action()
+
     def statistics(self) -> PoolStatistics:
         """Of the connections; `idle` are those that are open."""
-        return PoolStatistics(sum(each.is_alive() for each in self._all()), self._reused, self._dead, 0, 0)
+        return PoolStatistics(sum(each.is_alive() for each in self._all()), self._reused, self._dead, 0, 0, kind="shared")
 
 
 class SharedHubTransport(_Sharing):
@@ -160,6 +182,9 @@ class SharedHubTransport(_Sharing):
 
     def _connect(self, address: Address, deadline: float) -> Any:
         return self._channel.share_with_hub(self.loop, address, deadline, self._ended)
+
+    def _in_its_thread(self, action: Callable[[], Any]) -> None:
+        in_hub_thread(self.hub, action)
 
     def _ended(self, connection: Any) -> None:
         for slot in self._slots.get(connection.address, ()):

@@ -93,6 +93,13 @@ class _StreamTransport:
                 if error.sent or dead > _MOST_DEAD:
                     raise
 
+    def warm_up(self, address: Address, count: int, deadline: float) -> int:
+        """See Transport: a stream has a connection made for it."""
+        return 0
+
+    def forget(self, address: str) -> None:
+        """See Transport: connections that nobody calls any more are closed after `idle_timeout`."""
+
     def _link(self, address: Address, deadline: float) -> Any:
         raise NotImplementedError
 
@@ -182,7 +189,7 @@ class StreamHubTransport(_StreamTransport):
     def statistics(self) -> PoolStatistics:
         """Of the connections: `idle` are those without a stream, `reused` counts streams on one that was there."""
         idle = sum(not link.streams for links in self._links.values() for link in links)
-        return PoolStatistics(idle, self._reused, self._dead, 0, self._timed_out)
+        return PoolStatistics(idle, self._reused, self._dead, 0, self._timed_out, kind="streams")
 
     def after_fork(self) -> None:
         """The loop closes our copies of the descriptors; a new one is made when the next call asks for it."""

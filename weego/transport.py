@@ -12,7 +12,8 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -22,6 +23,7 @@ from poller.address import Address
 from poller.clock import monotonic
 from poller.loop import Loop, loop_of
 from poller.pool import Pool, Pooled, PoolStatistics
+from poller.slots import DEFAULT_MAX_WAITING, Slots
 from weego.heartbeat import ALIVE, SILENT, Hearts, HubBeat, ThreadBeat
 
 if TYPE_CHECKING:
@@ -41,10 +43,20 @@ class PoolLimits:
     max_message: int
     tls: TLS | None = None
     heartbeat: float = 0.0
+    min_idle: int = 0
+    max_active: int = 0
+    max_waiting: int = DEFAULT_MAX_WAITING
+    wait_timeout: float = 0.0
 
     def pool(self) -> Pool[Any]:
         """A pool of these bounds."""
-        return Pool(max_idle=self.max_idle, max_idle_total=self.max_idle_total, idle_timeout=self.idle_timeout)
+        return Pool(
+            max_idle=self.max_idle, max_idle_total=self.max_idle_total, idle_timeout=self.idle_timeout, min_idle=self.min_idle
+        )
+
+    def slots(self, make_event: Callable[[], Any], lock: AbstractContextManager[Any]) -> Slots | None:
+        """What bounds the connections in use; None: nothing does."""
+        return Slots(self.max_active, self.max_waiting, self.wait_timeout, make_event, lock) if self.max_active else None
 
     def tls_for(self, address: Address) -> TLS | None:
         """The TLS to speak with `address`: what the client was given, the usual one for ``tcps://``, or none."""
@@ -75,6 +87,12 @@ class Transport(Protocol):
         Facts that come with the answer go into `call` (`Call.answer`). Raises RpcError, an exception of the IDL, or EncodeError.
         `Unavailable.sent` is False when the peer cannot have seen anything of the call: it may be repeated anywhere.
         """
+
+    def warm_up(self, address: Address, count: int, deadline: float) -> int:
+        """Have so many idle connections to `address`, as far as the protocol needs several; how many were made. Raises Unavailable."""
+
+    def forget(self, address: str) -> None:
+        """Nobody will call that address any more: close what is idle there. From any thread."""
 
     def close(self) -> None:
         """Close all connections; those with calls under way when these end. From any thread."""
@@ -150,6 +168,8 @@ class _Pooling:
         self._channel = channel
         self._exchange = channel.exchange
         self._pool: Pool[OneCallAtATime] = channel.limits.pool()
+        self._slots = self._make_slots()
+        self._made = 0
         self._closed = False
         self._hearts = channel.hearts()
         self._beat: HubBeat | ThreadBeat | None = None
@@ -158,6 +178,15 @@ class _Pooling:
         """One attempt; see Transport."""
         if self._closed:
             raise ClosedError("the client is closed")
+        if self._slots is None:
+            return self._call(call, address, args)
+        self._slots.enter(address.text, call.deadline_at)
+        try:
+            return self._call(call, address, args)
+        finally:
+            self._slots.leave(address.text)
+
+    def _call(self, call: Call, address: Address, args: tuple[Any, ...]) -> Any:
         while (connection := self._take(address.text)) is not None:
             try:
                 return self._run(connection, call, args)
@@ -165,6 +194,7 @@ class _Pooling:
                 if error.sent:
                     raise
         deadline = self._channel.limits.connect_deadline(call.deadline or 0.0)
+        self._made += 1
         return self._run(self._connect(address, deadline), call, args)
 
     def _run(self, connection: OneCallAtATime, call: Call, args: tuple[Any, ...]) -> Any:
@@ -213,6 +243,18 @@ class _Pooling:
     def _connect(self, address: Address, deadline: float) -> OneCallAtATime:
         raise NotImplementedError
 
+    def _make_slots(self) -> Slots | None:
+        raise NotImplementedError
+
+    def warm_up(self, address: Address, count: int, deadline: float) -> int:
+        """Have so many idle connections to `address`; see Transport."""
+        made = 0
+        for _ in range(min(count, self._pool.max_idle) - self._pool.idle_to(address.text)):
+            self._give(self._connect(address, self._channel.limits.connect_deadline(deadline)))
+            made += 1
+        self._made += made
+        return made
+
     def close(self) -> None:
         """Close all idle connections; those under way when their calls end."""
         self._closed = True
@@ -220,7 +262,12 @@ class _Pooling:
 
     def statistics(self) -> PoolStatistics:
         """Of the pool."""
-        return self._pool.statistics()
+        found = self._pool.statistics()
+        kind = "long" if self._pool.max_idle else "short"
+        if self._slots is None:
+            return replace(found, kind=kind, made=self._made)
+        slots = self._slots
+        return replace(found, kind=kind, made=self._made, active=slots.active, waiting=slots.waiting, refused=slots.refused)
 
 
 class HubTransport(_Pooling):
@@ -236,6 +283,15 @@ class HubTransport(_Pooling):
 
     def _connect(self, address: Address, deadline: float) -> OneCallAtATime:
         return self._channel.connect_with_hub(self.loop, address, deadline, self._ended)
+
+    def _make_slots(self) -> Slots | None:
+        from gevent.event import Event
+
+        return self._channel.limits.slots(Event, nullcontext())
+
+    def forget(self, address: str) -> None:
+        """See Transport."""
+        in_hub_thread(self.hub, lambda: self._pool.forget(address))
 
     def _ended(self, connection: OneCallAtATime) -> None:
         self._pool.discard(connection.address, connection)
@@ -286,6 +342,14 @@ class BlockingTransport(_Pooling):
         with self._lock:
             self._connections.add(connection)
         return connection
+
+    def _make_slots(self) -> Slots | None:
+        return self._channel.limits.slots(threading.Event, threading.Lock())
+
+    def forget(self, address: str) -> None:
+        """See Transport."""
+        with self._lock:
+            self._pool.forget(address)
 
     def _take(self, address: str) -> OneCallAtATime | None:
         with self._lock:

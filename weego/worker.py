@@ -31,6 +31,7 @@ from prefork import (
     Share,
     Stacks,
     Stop,
+    View,
     Worker,
     scoreboard,
 )  # fmt: skip
@@ -58,7 +59,8 @@ class Body:
     """Runs `serving` for `worker` until the master lets it go; `tls` is that of each listener, in the worker's order.
 
     `announcer` tells the registry that the service is there, from the order to serve on; it takes that back before a stop, and while the
-    worker is to seem ill. `refused()` is how many calls limits and shedding refused.
+    worker is to seem ill. `refused()` is how many calls limits and shedding refused, `view()` what
+    there is to tell of this worker.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class Body:
         follow: Callable[[Settings], None] | None = None,
         announcer: Announcer | None = None,
         refused: Callable[[], int] = int,
+        view: Callable[[], str] = str,
     ) -> None:
         self._worker = worker
         self._follow = follow
@@ -77,6 +80,7 @@ class Body:
         self._tls = tls
         self._announcer = announcer
         self._refused = refused
+        self._view = view
         self._is_lame = self._is_serving = False
         self._hub = get_hub()
         self._left = Event()
@@ -167,6 +171,8 @@ class Body:
                     gevent.spawn(self._announcer.withdraw) if on else self._announcer.start()
             case Stacks():
                 self._worker.tell_stacks("\n".join(format_run_info()))
+            case View(number):
+                self._worker.tell_view(number, self._view())
             case Share(row, count):
                 self._worker.shared(row, self._serving.give_some(count, lambda connection: self._give(connection, row)))
 

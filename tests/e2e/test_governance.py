@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ from tests.e2e.test_logs import metric
 from tests.e2e.wire import REPLY, STRING, Wire
 from tests.support.need import ROOT, program
 from tests.support.processes import Process
-from tests.support.service import App, until
+from tests.support.service import PROBE_CODE, WEEGO, App, until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 
@@ -74,6 +75,33 @@ def test_a_limit_counts_over_all_workers(tmp_path: Path, workers: int) -> None:
                 wire.socket.close()
         assert (served, refused) == (20, 60)
         until(lambda: metric(server, "weego_refused_requests_total") == 60, "the refusals in the metrics")
+
+
+def test_ctl_shows_what_the_workers_know(tmp_path: Path) -> None:
+    """A server whose workers call another one: two processes, one table."""
+    other = App(tmp_path / "other")
+    with other.serve() as called:
+        code = PROBE_CODE.format(version=1).replace("from gen.probe import Probe,", "from gen.probe import Probe, ProbeClient,")
+        code = code.replace("self.heard: list[str] = []", 'self.heard: list[str] = []\n        self.other = ProbeClient("service://other")')
+        code = code.replace("        return text\n\n    def blob", "        return self.other.echo(text)\n\n    def blob")
+        app = App(tmp_path / "caller", code=code)
+        more = f'[client.other]\ntarget = "{called.address}"\ntimeout = "20s"\nwarm_up = 1\n[governance]\nshed = true\n[[governance.limit]]\nname = "all"\nconcurrency = 50\n'
+        with app.serve(workers=2, more=more, server='control = "run/weego.sock"') as server:
+            wires = [Wire(server.address) for _ in range(4)]
+            for wire in wires:
+                assert wire.call("echo", (1, STRING, "x")).kind == REPLY
+                wire.socket.close()
+
+            def shown(name: str) -> str:
+                with Process([WEEGO, "ctl", "--socket", str(app.folder / "run/weego.sock"), name]) as process:
+                    assert process.wait(30) == 0, process.output
+                    return process.output
+
+            assert re.search(rf"other +{called.address} +10 +- +- +closed", shown("instances"))
+            assert re.search(r"other\.echo +closed +4 +0 +0", shown("breakers"))
+            assert re.search(r"server +all +- +50 +0 +0", shown("limits"))
+            assert re.search(r"other +long +0 +2 +0 +2 ", shown("pools")), "two workers, a warm connection of each"
+            assert re.search(r"other\.echo +4 +0 +0 +0", shown("calls"))
 
 
 def test_what_was_counted_outlives_reloads_dead_loaders_and_upgrades(tmp_path: Path) -> None:

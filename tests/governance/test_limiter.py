@@ -118,6 +118,26 @@ def test_a_rule_must_limit_something() -> None:
         LimitRule("nothing")
 
 
+def test_callers_are_told_apart_by_their_certificates() -> None:
+    def proved(name: str) -> Call:
+        identity = SimpleNamespace(name=name, subject=f"CN={name}", dns=(f"{name}.example",), uris=(), emails=())
+        return a_call(is_server=True, connection=SimpleNamespace(identity=identity))
+
+    handler = limited(Limits([LimitRule("partners", rate=0.001, burst=2, certificate="partner-*", each_caller=True)]))
+    for name, most in (("partner-a", 2), ("partner-b", 2), ("own", 5)):
+        served = 0
+        for _ in range(5):
+            try:
+                handler(proved(name), ())
+            except ResourceExhausted as error:
+                assert f"limit partners for {name}" in str(error)
+            else:
+                served += 1
+        assert served == most
+    # Who only says that it is a partner is none.
+    assert count(handler, "partner-a", 5) == 5
+
+
 # ---- shedding ------------------------------------------------------------------------------------------------------------
 
 

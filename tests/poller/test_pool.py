@@ -172,3 +172,28 @@ def test_what_comes_back_to_a_pool_that_is_full_or_closed_is_closed() -> None:
     third = Item()
     pool.give_back("a", 0.0, third)
     assert third.closed
+
+
+def test_the_least_number_stays_however_long_it_is_idle() -> None:
+    clock = Clock()
+    pool: Pool[Item] = Pool(clock=clock, idle_timeout=60, min_idle=2)
+    items = [Item() for _ in range(4)]
+    for item in items:
+        pool.give("a", item)
+    clock.now += 1000
+    pool.prune()
+    assert pool.idle_to("a") == 2
+    assert [pool.take("a"), pool.take("a")] == [items[3], items[2]]
+    assert pool.take("a") is None
+    assert pool.statistics().timed_out == 2
+
+
+def test_an_address_that_is_gone() -> None:
+    pool: Pool[Item] = Pool()
+    items = [Item() for _ in range(3)]
+    for item, address in zip(items, "aab", strict=True):
+        pool.give(address, item)
+    pool.forget("a")
+    pool.forget("nobody")
+    assert [item.closed for item in items] == [True, True, False]
+    assert (len(pool), pool.statistics().dropped) == (1, 2)

@@ -259,6 +259,9 @@ class Body:
                 self.lame = order.on
             case "Stacks":
                 self.worker.tell_stacks("".join("".join(traceback.format_stack(frame)) for frame in sys._current_frames().values()))
+            case "View":
+                if not self.conf.get("tells_nothing"):
+                    self.worker.tell_view(order.number, self.conf.get("view", "seen"))
             case "Share":
                 given = 0
                 for fd, (_, data) in list(self.connections.items()):

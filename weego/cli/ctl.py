@@ -15,6 +15,7 @@ from typing import Any, Final, NoReturn
 
 import click
 
+from weego.cli import ctl_views
 from weego.log import stderr_line
 
 __all__ = ["ctl"]
@@ -421,3 +422,8 @@ def _duration(seconds: float) -> str:
         if left >= unit:
             return f"{left // unit}{name}{left % unit // smaller:02d}{small_name}"
     return f"{left}s"
+
+
+# ---------------------------------------------------------------- what policies know
+
+ctl_views.add_to(ctl, _ask, _print_table, _fail)
