@@ -36,7 +36,7 @@ LONGEST_SLEEP: Final = 1.0
 # Who works for each directory – greenlets, or the thread of a watch – and what ends the watch.
 _refreshed: weakref.WeakKeyDictionary[Directory, Any] = weakref.WeakKeyDictionary()
 _watched: weakref.WeakKeyDictionary[Directory, Any] = weakref.WeakKeyDictionary()
-_ends: weakref.WeakKeyDictionary[Directory, weakref.finalize[Any, Directory]] = weakref.WeakKeyDictionary()
+_ends: weakref.WeakKeyDictionary[Directory, tuple[weakref.finalize[Any, Directory], Callable[[], None]]] = weakref.WeakKeyDictionary()
 _kept: weakref.WeakKeyDictionary[Directory, float] = weakref.WeakKeyDictionary()
 _thread: threading.Thread | None = None
 _lock = threading.Lock()
@@ -87,10 +87,19 @@ def _start_watch(reference: weakref.ref[Directory], hub: Any) -> Any:
 
     before = _ends.pop(directory, None)
     if before is not None:
-        before.detach()
-    _ends[directory] = finalizer = weakref.finalize(directory, end)
+        before[0].detach()
+    finalizer = weakref.finalize(directory, _end_aside, end, hub)
     finalizer.atexit = False
+    _ends[directory] = finalizer, end
     return started
+
+
+def _end_aside(end: Callable[[], None], hub: Any) -> None:
+    """The collector found that nobody uses a directory any more, in the middle of anything, perhaps with a lock held that closing wants too."""
+    if hub is not None:
+        end()  # takes none of them, and does not wait
+    else:
+        threading.Thread(target=end, name="weego-end", daemon=True).start()
 
 
 def _is_at_work(it: Any) -> bool:
@@ -202,10 +211,12 @@ def forget(directory: Directory) -> None:
     """Its user is done with it, and with its resolver."""
     with _lock:
         _kept.pop(directory, None)
-    end = _ends.pop(directory, None)
-    if end is None:
+    known = _ends.pop(directory, None)
+    if known is None:
         _close(directory.resolver)
     else:
+        finalizer, end = known
+        finalizer.detach()
         end()
 
 
@@ -216,8 +227,8 @@ def _after_fork() -> None:
     for directory in list(_kept.keys()):
         directory.due = 0.0
     _kept.clear()
-    for directory, end in list(_ends.items()):  # who watched is not in this process
-        end.detach()
+    for directory, (finalizer, _) in list(_ends.items()):  # who watched is not in this process
+        finalizer.detach()
         directory.due = 0.0
     for each in (_refreshed, _watched, _ends):
         each.clear()
