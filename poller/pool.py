@@ -15,6 +15,8 @@ __all__ = ["DEFAULT_IDLE_TIMEOUT", "DEFAULT_MAX_IDLE", "DEFAULT_MAX_IDLE_TOTAL",
 DEFAULT_MAX_IDLE = 10
 DEFAULT_MAX_IDLE_TOTAL = 100
 DEFAULT_IDLE_TIMEOUT = 60.0
+# Forgotten addresses that are remembered; what comes back from others is kept until its idle time is over, and no longer.
+MOST_GONE = 1000
 
 
 class Pooled(Protocol):
@@ -72,12 +74,16 @@ class Pool(Generic[T]):
         self._clock = clock
         # Of each: since when it is idle, itself, and when its peer was last heard of.
         self._idle: dict[str, deque[tuple[float, T, float]]] = {}
+        # Addresses that were forgotten: connections in use there are closed when they come back.
+        self._gone: set[str] = set()
         self._total = 0
         self._closed = False
         self._reused = self._dead = self._dropped = self._timed_out = 0
 
     def take(self, address: str) -> T | None:
         """An idle connection to `address` that is alive, or None. It is the caller's until `give`."""
+        if self._gone:
+            self._gone.discard(address)  # somebody calls it again
         idle = self._idle.get(address)
         now = self._clock()
         while idle:
@@ -95,6 +101,10 @@ class Pool(Generic[T]):
 
     def give(self, address: str, item: T) -> None:
         """Put a connection back after its call; it is closed when there is no room."""
+        if address in self._gone:
+            self._dropped += 1
+            item.close()
+            return
         idle = self._idle.get(address)
         if idle is None:
             idle = self._idle[address] = deque()
@@ -134,6 +144,10 @@ class Pool(Generic[T]):
 
     def give_back(self, address: str, since: float, item: T) -> None:
         """Put back what `due` took out: its peer is there. It has not become younger by that."""
+        if address in self._gone:
+            self._dropped += 1
+            item.close()
+            return
         idle = self._idle.setdefault(address, deque())
         if self._closed or len(idle) >= self.max_idle or self._total >= self.max_idle_total:
             self._dropped += 1
@@ -162,7 +176,10 @@ class Pool(Generic[T]):
             del self._idle[address]
 
     def forget(self, address: str) -> None:
-        """Nobody will call that address any more: close what is idle there."""
+        """Nobody will call that address any more: close what is idle there, and what is in use when it comes back."""
+        if len(self._gone) >= MOST_GONE:
+            self._gone.clear()
+        self._gone.add(address)
         idle = self._idle.pop(address, None)
         while idle:
             _, item, _ = idle.popleft()

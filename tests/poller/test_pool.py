@@ -197,3 +197,10 @@ def test_an_address_that_is_gone() -> None:
     pool.forget("nobody")
     assert [item.closed for item in items] == [True, True, False]
     assert (len(pool), pool.statistics().dropped) == (1, 2)
+    late = Item()
+    pool.give("a", late)  # it was in use
+    assert late.closed
+    assert pool.take("a") is None
+    back = Item()
+    pool.give("a", back)  # somebody calls there again
+    assert not back.closed
