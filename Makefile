@@ -12,6 +12,7 @@ PY := $(VENV)/bin/python
 ROOMS := codec poller governance idlc prefork weego
 CYTHON_SOURCES := $(shell find $(ROOMS) -name '*.pyx' -o -name '*.pxd' -o -name '*.pxi' -o -name '*.h')
 IDLC_SOURCES := $(shell find idlc -name '*.py') $(wildcard weego/cli/gen.py)
+INTEROP := $(addprefix tests/interop/test_,$(addsuffix .py,kitex kitex_protobuf kitex_stream peers_call_weego weego_calls_peers thrifttest))
 STUBS := examples/echo/gen/.made
 RIVALS := build/rivals/bin/.made
 
@@ -21,7 +22,7 @@ EXTENSIONS := $(VENV)/.weego-extensions
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run test check bench chaos reliability build clean
+.PHONY: help setup run test check bench interop chaos reliability build clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -44,6 +45,9 @@ bench: setup  ## weego, its peers and the floor in one run (BENCH_ARGS=--smoke)
 	$(PY) -m bench $(BENCH_ARGS)
 	$(PY) -m bench.grpc $(filter --smoke,$(BENCH_ARGS))
 	$(PY) -m bench.thrift_streams $(filter --smoke,$(BENCH_ARGS))
+
+interop: setup  ## weego against Kitex, Apache Thrift and thriftpy2, and the table of docs/interop.md (needs Go and Apache's compiler)
+	WEEGO_CI=1 $(PY) -m pytest $(INTEROP) --interop-table docs/interop.md $(PYTEST_ARGS)
 
 chaos: setup  ## reload storms, faults drawn with a seed, goals in milliseconds: 30 minutes (CHAOS_ARGS="--help")
 	$(PY) -m tests.chaos $(CHAOS_ARGS)

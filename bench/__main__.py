@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from bench import clients
 from bench.host import busy, describe, places, raise_file_limit
 from bench.load import measure
-from bench.messages import TTHEADER, files, messages
+from bench.messages import MUX, MUX_DEPTH, TTHEADER, files, messages
 from bench.native import BENCH, BenchError
 from bench.peer import PEERS, PeerMissing, running
 from bench.report import Cell, Result, as_json, as_text
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 CONNECTIONS = (1, 100, 1000)
-MESSAGES = ("16B", "1KiB", "complex", TTHEADER)
+MESSAGES = ("16B", "1KiB", "complex", TTHEADER, MUX)
 PARTS = ("servers", "clients", "codecs")
 PEER_NAMES = tuple(peer.name for peer in PEERS)
 
@@ -40,7 +40,7 @@ CODEC_SECONDS = 0.1
 SMOKE_SECONDS = 0.2
 SMOKE_WARMUP_SECONDS = 0.05
 SMOKE_CODEC_SECONDS = 0.02
-SMOKE_LOADS = (("16B", 1), ("1KiB", 100), ("1KiB", 1000), ("complex", 100), (TTHEADER, 100))
+SMOKE_LOADS = (("16B", 1), ("1KiB", 100), ("1KiB", 1000), ("complex", 100), (TTHEADER, 100), (MUX, 10))
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ def measure_servers(chosen: Plan, result: Result) -> None:
                     continue
                 try:
                     # A fresh process each time: no server profits or suffers from what it served before.
-                    with running(peer, where.server) as server:
+                    with running(peer, where.server, *_variant(peer, name)) as server:
                         sample = measure(
                             server,
                             request,
@@ -144,7 +144,7 @@ def measure_servers(chosen: Plan, result: Result) -> None:
                             connections=connections,
                             seconds=chosen.seconds,
                             warmup=chosen.warmup,
-                            depth=chosen.depth,
+                            depth=max(chosen.depth, MUX_DEPTH) if name == MUX else chosen.depth,
                             cpu=where.generator,
                         )
                 except PeerMissing as missing:
@@ -157,6 +157,11 @@ def measure_servers(chosen: Plan, result: Result) -> None:
             done += 1
             say(f"[{done}/{total}] {name}, {connections} connections, round {turn + 1} of {chosen.rounds}")
         result.cells += [cell for cell in cells.values() if cell.samples]
+
+
+def _variant(peer: str, message: str) -> tuple[str, ...]:
+    """Kitex serves connections with one call at a time, or with many, and must be told; weego looks at each message."""
+    return ("--variant", "shared") if peer == "kitex" and message == MUX else ()
 
 
 def measure_clients(chosen: Plan, result: Result) -> None:

@@ -119,12 +119,18 @@ TTHEADER = "1KiB-ttheader"
 """The message of 1 KiB as Kitex's client sends it when told to use a TTHeader, with its infos, and as Kitex and weego answer it."""
 
 
-def with_ttheader(message: Message) -> Message:
+MUX = "1KiB-mux"
+"""The same, `MUX_DEPTH` of them under way on each connection, with the flag that allows answers in any order (Kitex's mux)."""
+MUX_DEPTH = 16
+OUT_OF_ORDER = 1
+
+
+def with_ttheader(message: Message, name: str = TTHEADER, flags: int = 0) -> Message:
     """The same message behind a TTHeader instead of in a frame."""
     names = {3: "bench-client", 6: "bench", 9: message.method, 12: "10000", 20: "", 22: "1", 1: "unframed"}
-    request = ttheader.Header(SEQUENCE_ID, ints=names, strings={"isn": "Bench"})
+    request = ttheader.Header(SEQUENCE_ID, flags=flags, ints=names, strings={"isn": "Bench"})
     reply = ttheader.Header(SEQUENCE_ID, ints={22: "2"})
-    return Message(TTHEADER, message.method, ttheader.dumps(request, message.request[4:]), ttheader.dumps(reply, message.reply[4:]))
+    return Message(name, message.method, ttheader.dumps(request, message.request[4:]), ttheader.dumps(reply, message.reply[4:]))
 
 
 @cache
@@ -142,6 +148,7 @@ def messages() -> dict[str, Message]:
     response = complex_message(types, types.ComplexResponse)
     found["complex"] = _message("complex", "echoComplex", codec.encode(request), codec.encode(response))
     found[TTHEADER] = with_ttheader(found["1KiB"])
+    found[MUX] = with_ttheader(found["1KiB"], MUX, OUT_OF_ORDER)
     return found
 
 

@@ -37,8 +37,8 @@ PEERS = (
     PeerInfo("floor", "C epoll loop that echoes bytes"),
     PeerInfo("weego", "weego, one worker"),
     PeerInfo("kitex", "Kitex v0.16.3 (Go), GOMAXPROCS=1", cannot=("complex",)),
-    PeerInfo("thriftpy2", "thriftpy2 (Cython) in a gevent StreamServer", cannot=("1KiB-ttheader",)),
-    PeerInfo("apache", "Apache Thrift (C accelerator), thread per connection", cannot=("1KiB-ttheader",)),
+    PeerInfo("thriftpy2", "thriftpy2 (Cython) in a gevent StreamServer", cannot=("1KiB-ttheader", "1KiB-mux")),
+    PeerInfo("apache", "Apache Thrift (C accelerator), thread per connection", cannot=("1KiB-ttheader", "1KiB-mux")),
 )
 
 

@@ -98,11 +98,13 @@ cdef bint fill(StructPlan plan, PyObject* made, PyObject** args, PyObject* names
     for k in range(given):
         name = PyTuple_GET_ITEM(names, k)
         # Names of arguments are interned, and so are those of the table; and most callers keep the order of the fields.
-        at = -1
-        for i in range(plan.count):
-            if PyTuple_GET_ITEM(<PyObject*>known, (hint + i) % plan.count) == name:
-                at = (hint + i) % plan.count
-                break
+        at = hint
+        if at >= plan.count or PyTuple_GET_ITEM(<PyObject*>known, at) != name:
+            at = -1
+            for i in range(plan.count):
+                if PyTuple_GET_ITEM(<PyObject*>known, i) == name:
+                    at = <int>i
+                    break
         if at < 0:
             return False
         hint = at + 1

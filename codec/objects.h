@@ -67,6 +67,41 @@ static inline PyObject *weego_int_from(int64_t v) {
     return PyLong_FromLongLong(v);
 }
 
+/* Write exact ints of up to 60 bits as eight big-endian bytes each, up to the first that is something else; how many. No Python code runs meanwhile. */
+static inline Py_ssize_t weego_put_i64s(PyObject **items, Py_ssize_t n, uint8_t *p) {
+    Py_ssize_t i;
+    int64_t number;
+    uint64_t turned;
+    for (i = 0; i < n; i++, p += 8) {
+        if (!PyLong_CheckExact(items[i]) || !weego_usual_int(items[i], &number))
+            break;
+        turned = (uint64_t)number;
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+        turned = __builtin_bswap64(turned);
+#endif
+        memcpy(p, &turned, 8);
+    }
+    return i;
+}
+
+/* Make ints of eight big-endian bytes each; how many were made: fewer than n when memory ran out, with an exception set. */
+static inline Py_ssize_t weego_get_i64s(PyObject **items, Py_ssize_t n, const uint8_t *p) {
+    Py_ssize_t i;
+    uint64_t turned;
+    for (i = 0; i < n; i++, p += 8) {
+        memcpy(&turned, p, 8);
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+        turned = __builtin_bswap64(turned);
+#endif
+        items[i] = weego_int_from((int64_t)turned);
+        if (items[i] == NULL)
+            break;
+    }
+    return i;
+}
+
+#define weego_list_items(list) (((PyListObject *)(list))->ob_item)
+
 /* Is every byte below 128? Eight at a time. */
 static inline int weego_is_ascii(const char *s, Py_ssize_t n) {
     Py_ssize_t i = 0;
@@ -119,6 +154,22 @@ static inline const uint8_t *weego_get_varint(const uint8_t *p, const uint8_t *e
         *value = v;
         return p;
     }
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+    if (end - p >= 7) {
+        /* Eight bytes at once: where the first below 128 is, and then the sevens of bits moved together in three steps. */
+        uint64_t word, ends;
+        memcpy(&word, p - 1, 8);
+        ends = ~word & 0x8080808080808080ULL;
+        if (ends) {
+            int size = (__builtin_ctzll(ends) >> 3) + 1;
+            word &= (uint64_t)0x7F7F7F7F7F7F7F7FULL >> (64 - 8 * size);
+            word = (word & 0x007F007F007F007FULL) | (word & 0x7F007F007F007F00ULL) >> 1;
+            word = (word & 0x00003FFF00003FFFULL) | (word & 0x3FFF00003FFF0000ULL) >> 2;
+            *value = (word & 0x0FFFFFFFULL) | (word & 0x0FFFFFFF00000000ULL) >> 4;
+            return p - 1 + size;
+        }
+    }
+#endif
     v &= 0x7F;
     for (shift = 7; shift < 70 && p < end; shift += 7) {
         uint64_t byte = *p++;
@@ -129,6 +180,21 @@ static inline const uint8_t *weego_get_varint(const uint8_t *p, const uint8_t *e
         }
     }
     return NULL;
+}
+
+/* Make ints of varints from p on until `end` or `n` of them; how many were made, and in `p` where it stopped: before the first that is cut off or too
+   long, or for which there was no memory (an exception is set). */
+static inline Py_ssize_t weego_get_varint_ints(PyObject **items, Py_ssize_t n, const uint8_t **p, const uint8_t *end) {
+    Py_ssize_t i;
+    uint64_t bits;
+    const uint8_t *at = *p, *next;
+    for (i = 0; i < n && at < end; i++, at = next) {
+        next = weego_get_varint(at, end, &bits);
+        if (next == NULL || (items[i] = weego_int_from((int64_t)bits)) == NULL)
+            break;
+    }
+    *p = at;
+    return i;
 }
 
 /* How many varints end between p and end. */

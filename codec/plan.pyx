@@ -65,6 +65,9 @@ MAX_DEPTH = 64
 cdef extern from "objects.h":
     int usual_int "weego_usual_int"(PyObject* v, int64_t* number) noexcept
     PyObject* long_from "weego_int_from"(int64_t v) except NULL
+    Py_ssize_t put_i64s "weego_put_i64s"(PyObject** items, Py_ssize_t n, uint8_t* p) noexcept
+    Py_ssize_t get_i64s "weego_get_i64s"(PyObject** items, Py_ssize_t n, const uint8_t* p) noexcept
+    PyObject** list_items "weego_list_items"(PyObject* items) noexcept
 
 # Was the last message that `dumps` wrote a large one? Then the next most likely is, and is written where it stays.
 cdef bint last_was_large = False

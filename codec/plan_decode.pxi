@@ -301,19 +301,27 @@ cdef PyObject* read_list(TypeNode* t, Cursor* c, Frame* up) except NULL:
     cdef TypeNode* elem = t.elem
     cdef int32_t n = read_count(t, c, up)
     cdef int32_t ahead = n if n < PREALLOCATE else PREALLOCATE
-    cdef int32_t i
+    cdef int32_t i, made
     spend(LIST_WEIGHT + <int64_t>n * (8 + elem.weight), up)
     open_container(&frame, up, IN_LIST)
     # The places are there, but the list is only as long as it is filled: nobody must ever see an empty place.
+    if elem.kind == I64:  # read_count has seen that all are there: as many bytes as the places take
+        items = PyList_New(n)
+        set_size(<PyVarObject*>items, 0)
+        made = <int32_t>get_i64s(list_items(<PyObject*>items), n, c.p)
+        set_size(<PyVarObject*>items, made)
+        if made < n:
+            raise MemoryError("no memory for a list of numbers")
+        c.p += <int64_t>n * 8
+        if t.frozen:
+            items = PyList_AsTuple(items)
+        Py_INCREF(items)
+        return <PyObject*>items
     items = PyList_New(ahead)
     set_size(<PyVarObject*>items, 0)
     for i in range(n):
         frame.index = i
-        if elem.kind == I64:  # read_count has seen that all are there
-            value = long_from(<int64_t>get64(c.p))
-            c.p += 8
-        else:
-            value = read_value(elem, c, &frame)
+        value = read_value(elem, c, &frame)
         if i < ahead:
             set_list_item(items, i, value)
             set_size(<PyVarObject*>items, i + 1)

@@ -239,7 +239,7 @@ cdef int write_list(TypeNode* t, object items, WriteBuffer out, Frame* up) excep
     cdef TypeNode* elem = t.elem
     cdef object item
     cdef Py_ssize_t i, n
-    cdef int64_t number
+    cdef Py_ssize_t first = 0
     cdef int is_list = PyList_Check(items)
     if is_list:
         n = PyList_GET_SIZE(items)
@@ -251,15 +251,14 @@ cdef int write_list(TypeNode* t, object items, WriteBuffer out, Frame* up) excep
     open_container(&frame, up, IN_LIST)
     if elem.kind == I64:
         reserve(out, n * 8 + HEADROOM)  # the long lists of numbers: no growing in between
-    for i in range(n):
+        if is_list:
+            first = put_i64s(list_items(<PyObject*>items), n, out.p + out.n)
+            out.n += first * 8
+    for i in range(first, n):
         frame.index = i
         if is_list:
             if PyList_GET_SIZE(items) != n:
                 unfit(up, "the list changed its size while it was being encoded")
-            if elem.kind == I64 and is_exact_long(list_item(items, i)) and usual_int(list_item(items, i), &number):
-                put64(out.p + out.n, <uint64_t>number)
-                out.n += 8
-                continue
             item = <object>list_item(items, i)
         else:
             item = <object>tuple_item(items, i)

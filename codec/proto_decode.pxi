@@ -428,13 +428,21 @@ cdef const uint8_t* read_packed(
         set_size(<PyVarObject*>items, 0)
         incref(<PyObject*>items)
         slot(base, field.offset)[0] = <PyObject*>items
+        if kind == K_INT64:
+            count = get_varint_ints(list_items(<PyObject*>items), ahead, &p, end)
+            set_size(<PyVarObject*>items, count)
+            if PyErr_Occurred():
+                raise MemoryError("no memory for a list of numbers")
+            if count < ahead and p < end:
+                frame.index = count
+                broken(frame, INVALID_DATA, "a varint is cut off or too long")
         while p < end and count < ahead:
             frame.index = count
-            if kind == K_INT64 or kind == K_INT32:
+            if kind == K_INT32:
                 p = get_varint(p, end, &bits)
                 if p == NULL:
                     broken(frame, INVALID_DATA, "a varint is cut off or too long")
-                value = long_from(<int64_t>bits if kind == K_INT64 else <int64_t><int32_t>bits)
+                value = long_from(<int64_t><int32_t>bits)
             else:
                 p = read_scalar(field, p, end, &value, frame)
             set_list_item(items, count, value)

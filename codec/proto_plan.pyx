@@ -26,7 +26,7 @@ cimport cython
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_Check, PyByteArray_GET_SIZE
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_Check, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.dict cimport PyDict_Check, PyDict_New, PyDict_Next, PyDict_SetItem, PyDict_Size
-from cpython.exc cimport PyErr_Clear
+from cpython.exc cimport PyErr_Clear, PyErr_Occurred
 from cpython.list cimport PyList_Append, PyList_Check, PyList_GET_SIZE, PyList_New
 from cpython.object cimport PyObject, PyTypeObject
 from cpython.tuple cimport PyTuple_Check, PyTuple_GET_SIZE
@@ -56,6 +56,8 @@ cdef extern from "objects.h":
     PyObject* str_from "weego_str"(const char* s, Py_ssize_t n, int lenient) noexcept
     int varint_size "weego_varint_size"(uint64_t v) noexcept
     uint8_t* put_varint "weego_put_varint"(uint8_t* p, uint64_t v) noexcept
+    Py_ssize_t get_varint_ints "weego_get_varint_ints"(PyObject** items, Py_ssize_t n, const uint8_t** p, const uint8_t* end) noexcept
+    PyObject** list_items "weego_list_items"(PyObject* items) noexcept
     const uint8_t* get_varint "weego_get_varint"(const uint8_t* p, const uint8_t* end, uint64_t* value) noexcept
     Py_ssize_t count_varints "weego_count_varints"(const uint8_t* p, const uint8_t* end) noexcept
     uint32_t le32 "weego_le32"(const uint8_t* p) noexcept

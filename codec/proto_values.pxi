@@ -135,11 +135,13 @@ cdef bint set_fields(ProtoPlan plan, PyObject* made, PyObject** args, PyObject* 
     for k in range(given):
         name = raw_tuple_item(names, k)
         # Names of arguments are interned, and so are those of the table; and most callers keep the order of the fields.
-        at = -1
-        for i in range(plan.count):
-            if raw_tuple_item(known, (hint + i) % plan.count) == name:
-                at = (hint + i) % plan.count
-                break
+        at = hint
+        if at >= plan.count or raw_tuple_item(known, at) != name:
+            at = -1
+            for i in range(plan.count):
+                if raw_tuple_item(known, i) == name:
+                    at = <int>i
+                    break
         if at < 0:
             at = position_of(plan, name)  # of a dict behind `**`, say
             if at < 0:

@@ -6,15 +6,18 @@ import struct
 
 import pytest
 
-from bench.messages import TTHEADER, complex_message, messages, read_complex, text
+from bench.messages import MUX, TTHEADER, complex_message, messages, read_complex, text
 from codec import ttheader
 
 
 def test_names_and_sizes() -> None:
     found = dict(messages())
-    assert list(found) == ["16B", "1KiB", "complex", TTHEADER]
+    assert list(found) == ["16B", "1KiB", "complex", TTHEADER, MUX]
     header, payload = ttheader.loads(found[TTHEADER].request)
     assert (payload, header.strings) == (found["1KiB"].request[4:], {"isn": "Bench"})
+    shared, same = ttheader.loads(found[MUX].request)
+    assert (shared.flags, header.flags, same) == (1, 0, payload)  # SupportOutOfOrder
+    assert found.pop(MUX).reply == found[TTHEADER].reply
     assert ttheader.loads(found.pop(TTHEADER).reply)[1] == found["1KiB"].reply[4:]
     assert [len(message.request) for message in found.values()] == [59, 1067, 11354]
     for message in found.values():

@@ -17,7 +17,7 @@ from typing import Final
 
 from tests.codec.test_proto_fuzz import SEEDS as PROTO_SEEDS
 from tests.codec.test_thrift_fuzz import INTERESTING, SEEDS
-from tests.fuzz import h2_laws, plan_atheris, proto_laws, stream_laws
+from tests.fuzz import h2_laws, plan_atheris, proto_laws, stream_laws, view_laws
 from tests.fuzz.laws import client_law, server_law
 
 # Bytes that the process may grow by after the first tenth of the inputs: what allocators keep, and no leak of even one byte in each input's work.
@@ -50,6 +50,7 @@ def targets() -> dict[str, tuple[Callable[[bytes, int], None], list[bytes]]]:
         **found,
         "server": (_server, messages),
         "client": (_client, messages),
+        "views": (partial(_plain, view_laws.law), view_laws.seeds()),
         "streams": (_streams, [seed for seed in stream_laws.SEEDS if len(seed) < 1000]),
         "protobuf": (partial(_plain, proto_laws.law), [seed for seed in PROTO_SEEDS if len(seed) < 1000]),
         "hpack": (partial(_plain, h2_laws.hpack_law), h2_laws.BLOCKS),

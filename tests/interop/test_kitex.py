@@ -18,10 +18,13 @@ from typing import Any
 import pytest
 
 from codec import ttheader
+from codec.buffer import WriteBuffer
 from codec.errors import ApplicationError, BusinessError, DeadlineExceeded, UnknownMethod, UnknownService
+from codec.thrift import HEARTBEAT_CALL, ThriftClientProtocol, ThriftServerProtocol
 from codec.ttheader import IntKey
 from tests.support import kitex
 from tests.support.net import Peer
+from tests.support.processes import Process
 from tests.support.service import App, Server, generate, until
 
 # The first test waits for the build; what may hang has its own bound.
@@ -744,3 +747,38 @@ def test_kitex_serves_a_method_under_any_service_name(wire: socket.socket) -> No
     wire.sendall(ttheader.dumps(ttheader.Header(7, strings={"isn": "Elsewhere"}), call))
     _, payload = ttheader.loads(packet(wire))
     assert payload == message(2, "echo", 7, HI_RESULT)
+
+
+# What a Kitex server that leaves says on a connection that calls share: sequence id 0, "crrst", and an empty answer of no method.
+GOODBYE = bytes.fromhex(
+    "00 00 00 2b 10 00 00 00 00 00 00 00 00 04 00 00 01 00 01 00 05 63 72 72 73 74 00 01 31 00"
+    "80 01 00 02 00 00 00 04 6e 6f 6e 65 00 00 00 00 00"
+)
+
+
+def test_the_bytes_of_a_kitex_goodbye() -> None:
+    """And weego says the same. The call under way is answered behind it."""
+    with Process([str(kitex.conversation()), "serve", "-shared"], env={"GOMAXPROCS": "2"}) as process:
+        port = int(process.wait_for(r"^listening on (\d+)$")[1])
+        with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+            header = ttheader.Header(7, flags=1, strings={"isn": "Conversation"})
+            connection.sendall(ttheader.dumps(header, message(1, "echo", 7, HI_ARGS)))
+            packet(connection)  # now the connection is known to be shared
+            linger = b"\x08\0\x01" + struct.pack("!i", 800) + b"\0"
+            connection.sendall(ttheader.dumps(ttheader.Header(8, flags=1, strings={"isn": "Conversation"}), message(1, "linger", 8, linger)))
+            time.sleep(0.2)  # what arrives after its end it does not read any more
+            process.signal(signal.SIGTERM)
+            assert packet(connection) == GOODBYE
+            assert ttheader.loads(packet(connection))[0].seqid == 8
+    out = WriteBuffer()
+    ThriftServerProtocol({}, {}).write_goodbye(out)
+    assert out.take() == GOODBYE
+
+
+@pytest.mark.parametrize("framing", ["framed", *HEADED])
+def test_kitex_closes_on_a_heartbeat(framing: str, wire: socket.socket) -> None:
+    """Without a word: its codec takes no message of type 6, which its own server would answer."""
+    out = WriteBuffer()
+    ThriftClientProtocol(framing).write_call(HEARTBEAT_CALL, (), 9, out)
+    wire.sendall(out.take())
+    assert wire.recv(1) == b""
