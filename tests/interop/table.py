@@ -27,6 +27,13 @@ PROTOBUF_CASES: Final = {
     "test_many_calls_to_kitex": "many calls in flight",
 }
 
+STREAM_CASES: Final = {
+    "test_weego_talks_with_kitex": "streams of all kinds",
+    "test_metadata_and_metainfo_with_kitex": "metadata and metainfo",
+    "test_errors_of_kitex": "errors",
+    "test_kitex_is_told_who_cancels": "cancellation",
+}
+
 # (peer, direction, protocol) → case → outcomes
 Found = dict[tuple[str, str, str], dict[str, list[str]]]
 
@@ -56,7 +63,10 @@ def place(item: pytest.Item) -> tuple[str, str, str, str] | None:
         case = PROTOBUF_CASES[name]
         return "Kitex Protobuf", "is called", f"{params['client']}, {params['stubs']}", case
     if module == "test_kitex_stream" and name == "test_kitex_calls_weego":
-        return "Kitex streams", "calls weego", "TTHeader streaming", case
+        return "Kitex, streaming,", "calls weego", "TTHeader streaming", case
+    if module == "test_kitex_stream" and "decorate" in params:
+        case = STREAM_CASES[name]
+        return "Kitex, streaming,", "is called", "gevent" if params["decorate"].__name__ == "with_hub" else "threads", case
     if module == "test_thrifttest":
         if name == "test_apaches_client":
             return "Apache's own test programs", "calls weego", f"{params['transport']}, {params['protocol']}", "every method"
@@ -126,7 +136,7 @@ def as_markdown(found: Found) -> str:
     for peer, direction in dict.fromkeys((peer, direction) for peer, direction, _ in found):
         protocols = [key[2] for key in found if key[:2] == (peer, direction)]
         cases = dict.fromkeys(case for protocol in protocols for case in found[peer, direction, protocol])
-        several = peer.endswith("s") and peer != "Kitex streams"
+        several = peer.endswith("s")
         words = {"calls weego": ("calls weego", "call weego"), "is called": ("is called by weego", "are called by weego")}[direction]
         parts.append(f"### {peer} {words[several]}\n")
         parts.append(f"| case | {' | '.join(protocols)} |")
