@@ -8,6 +8,7 @@ with threads of its own. All users of a process have one session together.
 
 from __future__ import annotations
 
+import atexit
 import json
 import logging
 import os
@@ -35,6 +36,8 @@ TIMEOUT: Final = 2.0
 SESSION: Final = 10.0
 # While a watch is at work nothing is asked; when it is not, so often (seconds).
 INTERVAL: Final = 5.0
+# How long ending a session may take (seconds).
+ENDING: Final = 15.0
 MOST_BYTES: Final = 65536
 EXAMPLE: Final = "zookeeper://10.0.0.1:2181,10.0.0.2:2181/echo"
 
@@ -117,8 +120,8 @@ class _Session:
             try:
                 self.client.stop()
                 self.client.close()
-            except Exception:
-                log.exception("the session with ZooKeeper at %s could not be ended; it ends when it was silent for a while", self._hosts())
+            except Exception as error:
+                log.warning("the session with ZooKeeper at %s is not ended, but left to its time-out: %s", self._hosts(), error)
             self.is_over = True
 
         if self.hub is None:
@@ -126,7 +129,16 @@ class _Session:
         elif self.hub.loop is not None:
             import gevent
 
-            in_hub_thread(self.hub, lambda: gevent.spawn(stop))
+            def stop_in_time() -> None:
+                # kazoo joins the greenlet that connects, which may be at that for long.
+                if gevent.with_timeout(ENDING, stop, timeout_value=True):
+                    routine = self.client._connection._connection_routine
+                    if routine is not None:
+                        routine.kill(block=False)
+                    atexit.unregister(self.client.handler.stop)
+                    self.is_over = True
+
+            in_hub_thread(self.hub, lambda: gevent.spawn(stop_in_time))
 
 
 _sessions: Shared[_Session] = Shared(_Session.end, survive=False)
