@@ -45,6 +45,8 @@ cdef enum:
 cdef double LINGER = 0.001
 # Seconds that a stream may hold up others because nobody reads it: as long as a server's write timeout.
 cdef double STALL = 30.0
+# Seconds for a last word, which the peer may not take.
+cdef double PARTING = 1.0
 
 DEFAULT_MAX_QUEUED = 4 * 2**20
 """Bytes that may wait on one connection for those who read its streams."""
@@ -271,6 +273,28 @@ cdef class StreamLink(Receiver):
             self.wrote()
         return 0
 
+    def abandon_stream(self, ThriftStream s not None, int reason, str text, tuple path):
+        """Nobody waits for the rest of it: tell the peer."""
+        self.enter()
+        try:
+            if not s.ended:
+                self.reset(s, reason, text, path)
+                self.finish(s, None)
+                self.drop(s)
+                try:
+                    self.push(monotonic() + PARTING)
+                except RpcError:
+                    pass  # it takes nothing, not even this
+        finally:
+            self.leave()
+
+    def orphaned(self, ThriftStream s not None, int reason, str text, tuple path):
+        """The collector found that nobody holds the stream any more. It comes in the middle of anything, perhaps with the lock of the pool held: here the
+        stream had the connection to itself, which is not given back.
+        """
+        self.abandon_stream(s, reason, text, path)
+        self.close()
+
     cdef int count_queued(self, ThriftStream s, Py_ssize_t size) except -1:
         cdef bint was_full = self.queued > self.max_queued
         s.queued += size
@@ -340,6 +364,10 @@ cdef class HubStreamLink(StreamLink):
     def is_usable(self):
         """Is there still a hub?"""
         return not self.is_closed and self.connection.fd >= 0 and self.loop.hub.loop is not None
+
+    def orphaned(self, ThriftStream s not None, int reason, str text, tuple path):
+        """Aside: who was interrupted by the collector may be in the middle of a frame, or be another thread."""
+        self.loop.hub.loop.run_callback_threadsafe(self.abandon_stream, s, reason, text, path)
 
     cpdef WriteBuffer writer(self):
         return self.connection.writer()
@@ -551,21 +579,12 @@ cdef class StreamCall:
 
     cdef int give_up(self, int reason, str text) except -1:
         """Have the peer told that nobody waits for the rest."""
-        cdef ThriftStream s = self.stream
-        cdef tuple path = (self.caller,) if self.caller else ()
-        self.link.enter()
-        try:
-            if not s.ended:
-                self.link.reset(s, reason, text, self.path_before() + path)
-                self.link.finish(s, None)
-                self.link.drop(s)
-                try:
-                    self.link.push(monotonic() + PARTING)
-                except RpcError:
-                    pass  # it takes nothing, not even this
-        finally:
-            self.link.leave()
+        self.link.abandon_stream(self.stream, reason, text, self.path())
         return 0
+
+    def path(self):
+        """Of a cancellation that comes from here."""
+        return (*self.path_before(), self.caller) if self.caller else self.path_before()
 
     def path_before(self):
         """Whom the cancellation came from, if this call was made for one that is cancelled."""
@@ -642,14 +661,18 @@ cdef class StreamCall:
             return
         self.is_over = True
         self.outcome = Cancelled(f"{self.method.spec.name} was cancelled by its caller", instance=self.link.address)
-        told = getattr((<Call>self.serving).source, "cancellation", None) if self.serving is not None and self.serving.cancelled else None
-        if told is not None:
-            self.give_up(told.reason or Reason.UPSTREAM_CANCEL, told.message)
-        elif self.serving is not None and self.serving.cancelled:
-            self.give_up(Reason.INTERNAL_CANCEL, "the call that it was made for was cancelled")
-        else:
-            self.give_up(Reason.BUSINESS_CANCEL, "the caller has given the stream up")
+        reason, text = self.why()
+        self.give_up(reason, text)
         self.finished()
+
+    def why(self):
+        """The reason for giving up, as a number and a text: of the call that this one was made for, if that is cancelled."""
+        if self.serving is None or not self.serving.cancelled:
+            return Reason.BUSINESS_CANCEL, "the caller has given the stream up"
+        told = getattr((<Call>self.serving).source, "cancellation", None)
+        if told is None:
+            return Reason.INTERNAL_CANCEL, "the call that it was made for was cancelled"
+        return told.reason or Reason.UPSTREAM_CANCEL, told.message
 
     @property
     def metadata(self):
@@ -683,11 +706,8 @@ cdef class StreamCall:
     def __del__(self):
         # Nobody can read the rest.
         if self.link is not None and not self.is_over and not self.stream.ended and self.link.is_usable():
-            self.cancel()
+            self.link.orphaned(self.stream, *self.why(), self.path())
 
     def __repr__(self):
         return f"<StreamCall {self.method.spec.name} {'over' if self.is_over else 'under way'}>"
 
-
-# Seconds for a last word, which the peer may not take.
-cdef double PARTING = 1.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import socket
@@ -769,3 +770,31 @@ def test_streams_through_the_policies(decorate: Decorator) -> None:
         assert [(call["method"]) for call in facts["calls"]] == ["chat"]
 
     decorate(lambda: against(TalkService(), use, client={"policy": ClientPolicy()}))()
+
+
+@BOTH
+def test_the_collector_finds_a_stream_in_the_middle_of_a_frame(decorate: Decorator) -> None:
+    """What ends it must not be written into the frame of another stream of that connection, nor wait for a lock that is held."""
+    service = Watched()
+
+    def use(client: TalkClient) -> None:
+        with client.chat() as talk:
+            for number in range(20):
+                lost: Any = [client.chat()]
+                lost[0].send(Request(count=1))
+                next(lost[0])
+                lost.append(lost)  # a cycle: only the collector ends it
+                del lost
+                before = gc.get_threshold()
+                gc.set_threshold(1)
+                try:
+                    talk.send(Request(count=number, body=bytes(100), message="x" * number))
+                finally:
+                    gc.set_threshold(*before)
+                assert next(talk).count == number
+        gc.collect()
+        wait_until(lambda: service.running == 0)
+
+    decorate(lambda: against(service, use, client={"caller": "front"}))()
+    assert {end[0] for end in service.ends} == {"Cancelled"}
+    assert {end[2] for end in service.ends} <= {Reason.BUSINESS_CANCEL, Reason.CONNECTION_CLOSED}
