@@ -15,40 +15,8 @@ from codec.plan cimport FILL_VALUE, REQUIRED, FieldNode, StructPlan, fill_absent
 
 from codec.spec import ABSENT
 
-ctypedef PyObject* (*vectorcall)(PyObject*, PyObject**, size_t, PyObject*) except NULL
-
-cdef extern from *:
-    """
-    #define weego_slot_at(base, offset) ((PyObject **)((char *)(base) + (offset)))
-    static void weego_set_vectorcall(PyObject *cls, PyObject *(*f)(PyObject *, PyObject **, size_t, PyObject *)) {
-        ((PyTypeObject *)cls)->tp_vectorcall = (vectorcallfunc)f;
-    }
-    /* What calling the class does where it has no tp_vectorcall. */
-    static PyObject *weego_call_plainly(PyObject *cls, PyObject **args, size_t nargsf, PyObject *names) {
-        Py_ssize_t i, n = PyVectorcall_NARGS(nargsf), k = names == NULL ? 0 : PyTuple_GET_SIZE(names);
-        PyObject *result = NULL, *kwargs = NULL, *positional = PyTuple_New(n);
-        if (positional == NULL)
-            return NULL;
-        for (i = 0; i < n; i++) {
-            Py_INCREF(args[i]);
-            PyTuple_SET_ITEM(positional, i, args[i]);
-        }
-        if (k) {
-            kwargs = PyDict_New();
-            for (i = 0; kwargs != NULL && i < k; i++)
-                if (PyDict_SetItem(kwargs, PyTuple_GET_ITEM(names, i), args[n + i]) < 0)
-                    Py_CLEAR(kwargs);
-            if (kwargs == NULL) {
-                Py_DECREF(positional);
-                return NULL;
-            }
-        }
-        result = PyType_Type.tp_call(cls, positional, kwargs);
-        Py_DECREF(positional);
-        Py_XDECREF(kwargs);
-        return result;
-    }
-    """
+cdef extern from "objects.h":
+    ctypedef PyObject* (*vectorcall "weego_vectorcall")(PyObject*, PyObject**, size_t, PyObject*) except NULL
     PyObject** slot "weego_slot_at"(void* base, Py_ssize_t offset) noexcept
     void set_vectorcall "weego_set_vectorcall"(object cls, vectorcall f) noexcept
     PyObject* call_plainly "weego_call_plainly"(PyObject* cls, PyObject** args, size_t nargsf, PyObject* names) except NULL

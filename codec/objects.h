@@ -129,6 +129,43 @@ static inline PyObject *weego_str(const char *s, Py_ssize_t n, int lenient) {
     return text;
 }
 
+#define weego_text(s, n) weego_str(s, n, 0)
+
+typedef PyObject *(*weego_vectorcall)(PyObject *, PyObject **, size_t, PyObject *);
+static inline void weego_set_vectorcall(PyObject *cls, weego_vectorcall f) {
+    ((PyTypeObject *)cls)->tp_vectorcall = (vectorcallfunc)f;
+}
+/* What calling the class does where it has no tp_vectorcall. */
+static inline PyObject *weego_call_plainly(PyObject *cls, PyObject **args, size_t nargsf, PyObject *names) {
+    Py_ssize_t i, n = PyVectorcall_NARGS(nargsf), k = names == NULL ? 0 : PyTuple_GET_SIZE(names);
+    PyObject *result = NULL, *kwargs = NULL, *positional = PyTuple_New(n);
+    if (positional == NULL)
+        return NULL;
+    for (i = 0; i < n; i++) {
+        Py_INCREF(args[i]);
+        PyTuple_SET_ITEM(positional, i, args[i]);
+    }
+    if (k) {
+        kwargs = PyDict_New();
+        for (i = 0; kwargs != NULL && i < k; i++)
+            if (PyDict_SetItem(kwargs, PyTuple_GET_ITEM(names, i), args[n + i]) < 0)
+                Py_CLEAR(kwargs);
+        if (kwargs == NULL) {
+            Py_DECREF(positional);
+            return NULL;
+        }
+    }
+    result = PyType_Type.tp_call(cls, positional, kwargs);
+    Py_DECREF(positional);
+    Py_XDECREF(kwargs);
+    return result;
+}
+#define weego_allocates_plainly(cls, base) \
+    (((PyTypeObject *)(cls))->tp_new == ((PyTypeObject *)(base))->tp_new \
+     && ((PyTypeObject *)(cls))->tp_alloc == PyType_GenericAlloc)
+/* The call says "not zero", and in some versions means 1, when an exception is set. */
+#define weego_enter_recursion(where) (Py_EnterRecursiveCall(where) ? -1 : 0)
+
 static inline int weego_varint_size(uint64_t v) {
     return (9 * (64 - __builtin_clzll(v | 1)) + 64) / 64;
 }

@@ -74,48 +74,14 @@ cdef bint last_was_large = False
 
 cdef extern from *:
     """
-    #include <structmember.h>
-
-    /* Offset of the slot behind a member descriptor; -1 when it holds no Python object. */
-    static Py_ssize_t weego_slot_offset(PyObject *descriptor) {
-        PyMemberDef *member = ((PyMemberDescrObject *)descriptor)->d_member;
-        return member->type == T_OBJECT_EX ? member->offset : -1;
-    }
-    #define weego_slot(base, offset) ((PyObject **)((char *)(base) + (offset)))
-    /* The call says "not zero", and in some versions means 1, when an exception is set. */
-    #define weego_enter_recursion(where) (Py_EnterRecursiveCall(where) ? -1 : 0)
     static inline uint64_t weego_fold(uint64_t a, uint64_t b) {
         unsigned __int128 product = (unsigned __int128)a * b;
         return (uint64_t)product ^ (uint64_t)(product >> 64);
     }
     #define weego_tuple_offset(i) ((Py_ssize_t)(offsetof(PyTupleObject, ob_item) + (i) * sizeof(PyObject *)))
-    #define weego_allocates_plainly(cls, base) \\
-        (((PyTypeObject *)(cls))->tp_new == ((PyTypeObject *)(base))->tp_new \\
-         && ((PyTypeObject *)(cls))->tp_alloc == PyType_GenericAlloc)
-
-    /* A str from UTF-8. Eight bytes at a time tell ASCII, which needs no decoder. NULL: UnicodeDecodeError is set. */
-    static inline PyObject *weego_text(const char *s, Py_ssize_t n) {
-        Py_ssize_t i = 0;
-        PyObject *text;
-        if (n <= 1)
-            return PyUnicode_DecodeUTF8(s, n, NULL);
-        for (; i + 8 <= n; i += 8) {
-            uint64_t word;
-            memcpy(&word, s + i, 8);
-            if (word & 0x8080808080808080ULL)
-                return PyUnicode_DecodeUTF8(s, n, NULL);
-        }
-        for (; i < n; i++)
-            if (s[i] & 0x80)
-                return PyUnicode_DecodeUTF8(s, n, NULL);
-        text = PyUnicode_New(n, 127);
-        if (text != NULL)
-            memcpy(PyUnicode_1BYTE_DATA(text), s, n);
-        return text;
-    }
     """
-    Py_ssize_t slot_offset "weego_slot_offset"(object descriptor)
-    PyObject** slot "weego_slot"(void* base, Py_ssize_t offset) noexcept
+    Py_ssize_t slot_offset "weego_offset_of"(object descriptor)
+    PyObject** slot "weego_slot_at"(void* base, Py_ssize_t offset) noexcept
     Py_ssize_t tuple_offset "weego_tuple_offset"(Py_ssize_t i) noexcept
     int allocates_plainly "weego_allocates_plainly"(object cls, object base) noexcept
     PyObject* text_from "weego_text"(const char* s, Py_ssize_t n) noexcept

@@ -64,48 +64,11 @@ cdef extern from "objects.h":
     uint64_t le64 "weego_le64"(const uint8_t* p) noexcept
     void put_le32 "weego_put_le32"(uint8_t* p, uint32_t v) noexcept
     void put_le64 "weego_put_le64"(uint8_t* p, uint64_t v) noexcept
-
-cdef extern from *:
-    """
-    typedef PyObject *(*weego_vectorcall)(PyObject *, PyObject **, size_t, PyObject *);
-    static void weego_proto_set_vectorcall(PyObject *cls, weego_vectorcall f) {
-        ((PyTypeObject *)cls)->tp_vectorcall = (vectorcallfunc)f;
-    }
-    /* What calling the class does where it has no tp_vectorcall. */
-    static PyObject *weego_proto_call_plainly(PyObject *cls, PyObject **args, size_t nargsf, PyObject *names) {
-        Py_ssize_t i, n = PyVectorcall_NARGS(nargsf), k = names == NULL ? 0 : PyTuple_GET_SIZE(names);
-        PyObject *result = NULL, *kwargs = NULL, *positional = PyTuple_New(n);
-        if (positional == NULL)
-            return NULL;
-        for (i = 0; i < n; i++) {
-            Py_INCREF(args[i]);
-            PyTuple_SET_ITEM(positional, i, args[i]);
-        }
-        if (k) {
-            kwargs = PyDict_New();
-            for (i = 0; kwargs != NULL && i < k; i++)
-                if (PyDict_SetItem(kwargs, PyTuple_GET_ITEM(names, i), args[n + i]) < 0)
-                    Py_CLEAR(kwargs);
-            if (kwargs == NULL) {
-                Py_DECREF(positional);
-                return NULL;
-            }
-        }
-        result = PyType_Type.tp_call(cls, positional, kwargs);
-        Py_DECREF(positional);
-        Py_XDECREF(kwargs);
-        return result;
-    }
-    #define weego_proto_allocates_plainly(cls, base) \\
-        (((PyTypeObject *)(cls))->tp_new == ((PyTypeObject *)(base))->tp_new \\
-         && ((PyTypeObject *)(cls))->tp_alloc == PyType_GenericAlloc)
-    #define weego_proto_enter(where) (Py_EnterRecursiveCall(where) ? -1 : 0)
-    """
     ctypedef PyObject* (*vectorcall "weego_vectorcall")(PyObject*, PyObject**, size_t, PyObject*) except NULL
-    void set_vectorcall "weego_proto_set_vectorcall"(object cls, vectorcall f) noexcept
-    PyObject* call_plainly "weego_proto_call_plainly"(PyObject* cls, PyObject** args, size_t nargsf, PyObject* names) except NULL
-    int allocates_plainly "weego_proto_allocates_plainly"(object cls, object base) noexcept
-    int enter_recursion "weego_proto_enter"(const char* where) except -1
+    void set_vectorcall "weego_set_vectorcall"(object cls, vectorcall f) noexcept
+    PyObject* call_plainly "weego_call_plainly"(PyObject* cls, PyObject** args, size_t nargsf, PyObject* names) except NULL
+    int allocates_plainly "weego_allocates_plainly"(object cls, object base) noexcept
+    int enter_recursion "weego_enter_recursion"(const char* where) except -1
 
     # The interpreter's own calls, with plain pointers: ownership is managed by hand where it pays.
     PyObject* generic_alloc "PyType_GenericAlloc"(PyTypeObject* cls, Py_ssize_t items) except NULL
