@@ -32,6 +32,9 @@ _INSTALL: Final = "pip install 'weego[proto]', or put protoc on PATH or its path
 # `file:line:column: warning: text`; line and column are missing where the message is about a whole file.
 _MESSAGE: Final = re.compile(r"(?P<file>[^\n]+?\.proto):(?:(?P<line>\d+):(?P<column>\d+):)?\s+(?P<warning>warning:\s+)?(?P<text>.*)")
 
+# What protoc says of an import that is in none of the folders.
+_NO_FILE: Final = "File not found."
+
 # protoc counts columns in bytes and lets a tab reach to the next multiple of eight.
 _TAB: Final = 8
 
@@ -152,9 +155,14 @@ def _report(text: str, roots: Sequence[str], report: Report, *, failed: bool) ->
         if found["warning"]:
             report.warn("protoc", message, position)
         else:
-            report.error("protoc", message, position)
+            hint = f"imports are looked up in {_named(roots)}; -I names the folder they start from" if message.endswith(_NO_FILE) else None
+            report.error("protoc", message, position, hint)
     if failed and not report.errors:
         report.error("protoc", "protoc failed and did not say why", None)
+
+
+def _named(roots: Sequence[str]) -> str:
+    return ", ".join(root or "." for root in roots)
 
 
 def _place(file: str, line: int, column: int, roots: Sequence[str], sources: dict[str, Source]) -> Place | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import shutil
@@ -12,14 +11,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
 
 from tests.support.need import ROOT
 from tests.support.processes import Process, assert_clean
-from weego.cli.commands import weego as group
-
-ENV = {**os.environ, "PYTHONPATH": str(ROOT)}  # what the editable install of `make setup` does
-MASTER = [sys.executable, str(ROOT / "bin/weego-master")]
+from tests.support.projects import ENV, MASTER, failure, kept, made, new, run
 
 BASE = """
 namespace py shared.base
@@ -65,31 +60,6 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def new(*arguments: str) -> Result:
-    return CliRunner().invoke(group, ["new", *arguments])
-
-
-def made(*arguments: str) -> str:
-    result = new(*arguments)
-    assert (result.exit_code, result.exception) == (0, None), result.output
-    return result.stdout
-
-
-def failure(capfd: pytest.CaptureFixture[str], code: int, *arguments: str) -> str:
-    result = new(*arguments)
-    assert (result.exit_code, result.stdout) == (code, "")
-    message = capfd.readouterr().err
-    assert message.startswith("weego new: ")
-    assert message.count("\n") == 1
-    return message
-
-
-def run(folder: Path, *command: str) -> str:
-    done = subprocess.run(command, cwd=folder, env=ENV, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout + done.stderr
-
-
 def shop_project(here: Path, app: str = APP) -> Path:
     (here / "src/api").mkdir(parents=True)
     (here / "src/base.thrift").write_text(BASE)
@@ -97,13 +67,6 @@ def shop_project(here: Path, app: str = APP) -> Path:
     made("shop", "--idl", "src/api/shop.thrift")
     (here / "shop/app.py").write_bytes(app.encode())
     return here / "shop"
-
-
-def kept(before: str, after: str) -> list[str]:
-    """The lines that were added; fails if one was taken away."""
-    changes = list(difflib.ndiff(before.splitlines(keepends=True), after.splitlines(keepends=True)))
-    assert not [line for line in changes if line.startswith("- ")]
-    return [line[2:].rstrip("\r\n") for line in changes if line.startswith("+ ")]
 
 
 # ---- a new project ---------------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 import click
 
 from weego import __version__
+from weego.cli.idl_options import include_option
 from weego.log import stderr_line
 
 if TYPE_CHECKING:
@@ -33,22 +34,26 @@ EX_MISTAKE: Final = 1
 EX_USAGE: Final = 2
 
 _NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
-# Long enough for anybody, and short enough for every file system with ".thrift" behind it.
+# Long enough for anybody, and short enough for every file system with a suffix behind it.
 _LONGEST_NAME: Final = 64
 _APP: Final = "app.py"
 _CONF: Final = "conf/server.toml"
 _BODY: Final = {"hello": 'return HelloResponse(message=f"Hello, {req.name}!")'}
 
+_REFLECTION: Final = {"reflection": "reflection = true             # tell `weego call` what there is to call, so that it needs no IDL\n", "grpc": ""}
+_GRPC_REFLECTION: Final = {"reflection": "", "grpc": "[grpc]\nreflection = true             # tell `weego call` and grpcurl what there is to call, so that they need no IDL\n\n"}
+
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("name")
-@click.option("--idl", metavar="FILE", help="Start from a copy of this Thrift file and its includes.")
+@click.option("--idl", metavar="FILE", help="Start from a copy of this .thrift or .proto file and of what it includes.")
+@include_option
 @click.option(
     "--template",
     metavar="DIR",
     help="Files to add to a new project, or to put in the place of ours: NAME.in is filled in and becomes NAME, others are copied.",
 )
-def new(name: str, idl: str | None, template: str | None) -> None:
+def new(name: str, idl: str | None, include: tuple[str, ...], template: str | None) -> None:
     """Make a project: IDL, typed stubs, handlers, configuration, client, test and Makefile, in the folder NAME.
 
     In a project that is there already: add the methods that its IDL has gained to the handlers. Your code is never changed.
@@ -57,8 +62,10 @@ def new(name: str, idl: str | None, template: str | None) -> None:
         _fail(EX_USAGE, f"{name!r} is no name: use up to {_LONGEST_NAME} letters, digits, _ and -, a letter first, like greeter")
     if keyword.iskeyword(name):
         _fail(EX_USAGE, f"{name!r} is a word of Python: use another name, like {name}-service")
+    if include and (idl is None or not idl.endswith(".proto")):
+        _fail(EX_USAGE, "-I goes with --idl FILE.proto; what a Thrift file includes is looked for beside it")
     folder = Path(name)
-    if not folder.exists() and Path(_APP).exists() and Path("idl", f"{name}.thrift").exists():
+    if not folder.exists() and Path(_APP).exists() and _idl_of(Path(), name) is not None:
         folder = Path()  # inside the project
     try:
         with _mistakes_in_idl():
@@ -69,9 +76,9 @@ def new(name: str, idl: str | None, template: str | None) -> None:
                     _fail(EX_USAGE, f"--template is for new projects; {name} is there already, and its files are yours")
                 _update(folder, known, idl)
             elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-                _fail(EX_USAGE, f"{name} exists and is no project of `weego new`: it has no idl/{name}.thrift")
+                _fail(EX_USAGE, f"{name} exists and is no project of `weego new`: it has no idl/{name}.thrift or .proto")
             else:
-                _create(folder, name, idl, template)
+                _create(folder, name, idl, include, template)
     except OSError as error:
         _fail(EX_MISTAKE, f"{error.filename or name}: {(error.strerror or str(error)).lower()}")
 
@@ -89,19 +96,19 @@ def _mistakes_in_idl() -> Iterator[None]:
 
 def _idl_of(folder: Path, name: str) -> Path | None:
     """The project's IDL file, relative to its folder."""
-    found = sorted(folder.glob(f"idl/**/{name}.thrift"))
+    found = [path for suffix in (".thrift", ".proto") for path in sorted(folder.glob(f"idl/**/{name}{suffix}"))]
     return found[0].relative_to(folder) if found else None
 
 
 # ---- a new project ---------------------------------------------------------------------------------------------------
 
 
-def _create(folder: Path, name: str, idl: str | None, template: str | None) -> None:
+def _create(folder: Path, name: str, idl: str | None, include: tuple[str, ...], template: str | None) -> None:
     """Everything is made beside the folder and moved in place in one step: a mistake leaves nothing behind."""
     with tempfile.TemporaryDirectory(prefix=f".{name}.", dir=folder.absolute().parent) as beside:
         draft = Path(beside, name)
         draft.mkdir()
-        values = _fill(draft, name, idl)
+        values = _fill(draft, name, idl, include)
         if template is not None:
             _apply_template(Path(template), draft, values)
         os.rename(draft, folder)
@@ -143,17 +150,22 @@ def _apply_template(template: Path, folder: Path, values: dict[str, str]) -> Non
         shutil.copymode(path, target)
 
 
-def _fill(folder: Path, name: str, idl: str | None) -> dict[str, str]:
+def _fill(folder: Path, name: str, idl: str | None, include: tuple[str, ...]) -> dict[str, str]:
     """The built-in project; returns what templates may fill in."""
     from weego.scaffold import render
     from weego.scaffold.handlers import Source
+    from weego.scaffold.samples import greeting, proto_calls, thrift_calls
+    from weego.scaffold.sources import NameTaken, copy, is_proto
 
     title = "".join(part[:1].upper() + part[1:] for part in re.split(r"[-_]", name))
     if idl is None:
         path = Path("idl", f"{name}.thrift")
         _write(folder / path, render("idl", service=f"{title}Service" if title.startswith("Hello") else title))
     else:
-        path = _copy(idl, folder, name)
+        try:
+            path = copy(idl, include, folder, name)
+        except NameTaken as error:
+            _fail(EX_USAGE, str(error))
     services = _generate(folder, path)
     if not services:
         _fail(EX_MISTAKE, f"{idl}: no service in it (an included file does not count)")
@@ -162,92 +174,44 @@ def _fill(folder: Path, name: str, idl: str | None) -> dict[str, str]:
     classes = [source.add_class(service, _BODY if idl is None else None) for service in services]
     _write(folder / _APP, source.result())
     entries = "\n".join(f'[[service]]\nclass = "app:{cls}"\n' for cls in classes)
-    _write(folder / _CONF, render("server.toml", name=name, services=entries))
-    _write(folder / "Makefile", render("Makefile", idl=path.as_posix()))
+    proto = is_proto(path)
+    _write(folder / _CONF, render("server.toml", name=name, services=entries, **(_GRPC_REFLECTION if proto else _REFLECTION)))
+    _write(folder / "Makefile", render("Makefile", idl=path.as_posix(), suffix=path.suffix))
     _write(folder / ".gitignore", render("gitignore"))
     _write(folder / "Dockerfile", render("Dockerfile", name=name, idl=path.as_posix()))
     _write(folder / ".dockerignore", render("dockerignore"))
-    _write(folder / "requirements.txt", render("requirements.txt"))
+    _write(folder / "requirements.txt", render("requirements.txt", weego="weego[proto]" if proto else "weego"))
     _write(folder / "tests" / "__init__.py", "")
 
-    service, client = services[0], services[0].client
     if idl is None:
-        names = f"from {client.module} import {client.name}, HelloRequest"
-        calls = 'print(client.hello(HelloRequest(name="Ada")).message)'
-        test = (
-            "def test_hello(self) -> None:\n"
-            f'        with weego.Server({classes[0]}(), listen="tcp://127.0.0.1:0") as server:\n'
-            f"            with {client.name}(server.addresses[0], timeout=5.0) as client:\n"
-            '                self.assertEqual(client.hello(HelloRequest(name="Ada")).message, "Hello, Ada!")'
-        )
-        call = f"    weego call tcp://127.0.0.1:8888 {service.name}.hello '{{\"req\": {{\"name\": \"Ada\"}}}}' --idl {path}"
-        call = f"Without generated code:\n\n{call}\n"
+        calls = greeting(services[0], classes[0], path.as_posix())
     else:
-        names = f"from {client.module} import {client.name}"
-        calls = "print(client)  # call its methods here"
-        objects = ", ".join(f"{cls}()" for cls in classes)
-        test = (
-            "def test_it_serves(self) -> None:\n"
-            f'        with weego.Server([{objects}], listen="tcp://127.0.0.1:0") as server:\n'
-            f"            with {client.name}(server.addresses[0], timeout=5.0) as client:\n"
-            "                self.assertIsNotNone(client)  # call its methods here"
-        )
-        call = ""
-    imports = f"from app import {', '.join(sorted(classes))}\n{names}"
-    _write(folder / "client.py", render("client.py", service=service.name, imports=names, client=client.name, body=calls))
-    _write(folder / "tests" / "test_app.py", render("test_app.py", imports=imports, body=test))
-    _write(folder / "README.md", render("README.md", name=name, idl=path.as_posix(), call=call).rstrip() + "\n")
+        calls = (proto_calls if proto else thrift_calls)(services, classes)
+    service = calls.service
+    client = {"imports": calls.client_imports, "client": calls.client_name, "body": calls.client_body}
+    _write(folder / "client.py", render("client.py", service=service.name, **client))
+    _write(folder / "tests" / "test_app.py", render("test_app.py", imports=calls.test_imports, body=calls.test_body))
+    _write(folder / "README.md", render("README.md", name=name, idl=path.as_posix(), call=calls.readme).rstrip() + "\n")
     return {
         "name": name,
         "idl": path.as_posix(),
         "service": service.name,
         "classes": ", ".join(classes),
         "base": service.base.name,
-        "client": client.name,
-        "module": client.module,
+        "client": service.client.name,
+        "module": service.client.module,
         "services": entries,
         "version": __version__,
     }
 
 
-def _copy(idl: str, folder: Path, name: str) -> Path:
-    """Copy an IDL file, as NAME.thrift, and what it includes, lying to each other as they did; returns the path of the first."""
-    from idlc.errors import Report
-    from idlc.resolver import resolve
-
-    report = Report()
-    programs = resolve([idl], [], report)
-    report.raise_errors()
-    root = os.path.realpath(idl)
-    files = {os.path.realpath(program.path) for program in programs}
-    top = os.path.commonpath([os.path.dirname(file) for file in files])
-    places = {file: Path("idl", os.path.relpath(file, top)) for file in files}
-    places[root] = places[root].with_name(f"{name}.thrift")
-    if len(set(places.values())) < len(places):
-        _fail(EX_USAGE, f"{idl} includes a file called {name}.thrift: give the project another name")
-    for file, place in places.items():
-        (folder / place).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(file, folder / place)
-    return places[root]
-
-
 def _generate(folder: Path, idl: Path) -> list[Service]:
-    """gen/ from the project's IDL, and the services that it defines."""
-    from idlc import compile_files
-    from idlc.errors import Report
-    from idlc.packages import assign
-    from idlc.resolver import resolve
-    from weego.scaffold.stubs import Stubs
+    from weego.scaffold.sources import generate
 
-    include = [str(folder / "idl")]
-    made = compile_files([folder / idl], folder / "gen", include, version=__version__)
-    for warning in made.warnings:
+    services, warnings = generate(folder, idl)
+    for warning in warnings:
         click.echo(str(warning).replace(f"{folder}{os.sep}", ""), err=True)  # a new project has not its place yet
-    (folder / "gen" / ".made").touch()  # the Makefile's stamp
-    report = Report()
-    places = assign(resolve([str(folder / idl)], include, report), report)
-    place = next(place for program, place in places.items() if os.path.realpath(program.path) == os.path.realpath(folder / idl))
-    return Stubs(folder / "gen").services(f"gen.{place}")
+    return services
 
 
 def _write(path: Path, text: str) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from idlc.bindings import import_order
-from weego.scaffold.stubs import Method, Name, Service
+from weego.scaffold.stubs import Method, Name, Rename, Service
 
 __all__ = ["Source", "Unclear"]
 
@@ -118,6 +118,7 @@ class Source:
 
     def add_missing(self, cls: ast.ClassDef, service: Service) -> list[str]:
         """Add the methods that `cls` lacks after its last line; returns their names. Raises Unclear."""
+        self._keep_starred(service)
         defined = self._defined(cls, service)
         missing = {name: method for name, method in service.methods.items() if name not in defined}
         if not missing:
@@ -134,6 +135,7 @@ class Source:
 
     def add_class(self, service: Service, bodies: Mapping[str, str] | None = None) -> str:
         """Add a class for a service at the end of the file; returns its name. `bodies`: method → its one line."""
+        self._keep_starred(service)
         cls = self._free(f"{service.base.name}Service")
         self._bound.add(cls)
         lines = [f"class {cls}({self._local(service.base)}):"]
@@ -145,7 +147,7 @@ class Source:
         return cls
 
     def _method(self, service: Service, name: str, method: Method, indent: str, body: str | None = None) -> list[str]:
-        rename = _Rename({local: self._local(origin) for local, origin in method.names.items()})
+        rename = Rename({local: self._local(origin) for local, origin in method.names.items()})
         node = rename.visit(copy.deepcopy(method.node))
         arguments = [ast.unparse(arg) for arg in node.args.args]
         first_default = len(arguments) - len(node.args.defaults)
@@ -158,16 +160,20 @@ class Source:
             head = [line]
         else:
             head = [f"{indent}def {name}(", *(f"{inner}{each}," for each in arguments), f"{indent}{ending}"]
-        if body is None:
-            body = f'raise {self._local(_STUB)}.unimplemented("{service.name}", "{method.wire}")'
-        return [*head, inner + body]
+        if body is not None:
+            return [*head, inner + body]
+        hint = _hint(method, rename)
+        title = service.name.rpartition(".")[2]  # Protobuf's has the package before it
+        body = f'raise {self._local(_STUB)}.unimplemented("{title}", "{method.wire}")'
+        return [*head, *([inner + hint] if hint else []), inner + body]
 
     def _local(self, name: Name) -> str:
         """The name something has in this file, imported if need be."""
         path = f"{name.module}.{name.name}"
-        if name.also in self._imported:
-            return self._imported[name.also]
-        if path not in self._imported and any(f"{module}.{name.name}" in (path, name.also) for module in self._starred):
+        for also in name.also:
+            if also in self._imported:
+                return self._imported[also]
+        if path not in self._imported and any(f"{module}.{name.name}" in (path, *name.also) for module in self._starred):
             return name.name
         if path not in self._imported:
             local = self._free(name.name)
@@ -175,6 +181,11 @@ class Source:
             self._imported[path] = local
             self._imports.setdefault(name.module, []).append(name.name if local == name.name else f"{name.name} as {local}")
         return self._imported[path]
+
+    def _keep_starred(self, service: Service) -> None:
+        """Nothing new may take a name that the file has by `import *` from the service's package."""
+        if any(path.rpartition(".")[0] in self._starred for path in service.paths):
+            self._bound |= service.exported
 
     def _free(self, name: str) -> str:
         while name in self._bound:
@@ -226,13 +237,16 @@ class Source:
         return at, is_first
 
 
+def _hint(method: Method, rename: Rename) -> str:
+    """How a stream is read and written, as a comment; code behind `raise` is what type checkers complain of."""
+    read = ""
+    if method.takes_stream:
+        read = f"for each in {next(arg.arg for arg in reversed(method.node.args.args) if arg.arg != 'self')}: ..."
+    if method.reply is None:
+        return f"# Reads a stream: `{read}`" if read else ""
+    write = f"yield {ast.unparse(rename.visit(copy.deepcopy(method.reply)))}(...)"
+    return f"# Reads a stream and answers with one: `{read}` and `{write}`" if read else f"# Answers with a stream: `{write}`"
+
+
 def _is_standard(module: str) -> bool:
     return module.partition(".")[0] in sys.stdlib_module_names
-
-
-class _Rename(ast.NodeTransformer):
-    def __init__(self, names: Mapping[str, str]) -> None:
-        self._names = names
-
-    def visit_Name(self, node: ast.Name) -> ast.Name:
-        return ast.Name(self._names.get(node.id, node.id), node.ctx)

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-__all__ = ["Method", "Name", "Service", "Stubs"]
+__all__ = ["Method", "Name", "Rename", "Service", "Stubs"]
+
+_ITERATOR = "collections.abc", "Iterator"
 
 
 @dataclass(frozen=True, slots=True)
 class Name:
-    """Something to import: `from module import name`; `also` is the path of the same where a package only hands it on."""
+    """Something to import: `from module import name`; `also` are the paths of the same where a package only hands it on."""
 
     module: str
     name: str
-    also: str = ""
+    also: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -25,6 +28,36 @@ class Method:
     wire: str
     node: ast.FunctionDef
     names: dict[str, Name]
+
+    @property
+    def request(self) -> ast.expr:
+        """The type of the messages that a Protobuf method takes."""
+        annotation = self.node.args.args[-1].annotation
+        assert annotation is not None
+        return self._each(annotation) or annotation
+
+    @property
+    def takes_stream(self) -> bool:
+        """Is an argument an iterator of what the client sends?"""
+        return any(arg.annotation is not None and self._each(arg.annotation) is not None for arg in self.node.args.args)
+
+    @property
+    def gives_stream(self) -> bool:
+        """Is the result an iterator of what the client gets?"""
+        return self.reply is not None
+
+    @property
+    def reply(self) -> ast.expr | None:
+        """The type of each message of a stream that the method gives."""
+        return self._each(self.node.returns) if self.node.returns is not None else None
+
+    def _each(self, annotation: ast.expr) -> ast.expr | None:
+        """`Item` of `Iterator[Item]`; None where it is none."""
+        if isinstance(annotation, ast.Subscript) and isinstance(annotation.value, ast.Name):
+            origin = self.names.get(annotation.value.id)
+            if origin is not None and (origin.module, origin.name) == _ITERATOR:
+                return annotation.slice
+        return None
 
 
 @dataclass(slots=True)
@@ -37,6 +70,8 @@ class Service:
     client: Name
     methods: dict[str, Method]
     """By Python name."""
+    exported: frozenset[str]
+    """All that its package gives: what `import *` takes."""
 
 
 @dataclass(slots=True)
@@ -55,8 +90,13 @@ class Stubs:
                 name = ast.literal_eval(node.value.args[0])
                 public = self._public(Name(module, base))
                 paths = frozenset({f"{public.module}.{public.name}", f"{module}.{base}"})
-                found.append(Service(name, public, paths, self._public(Name(module, client)), self._methods(Name(module, base))))
+                methods = self._methods(Name(module, base))
+                found.append(Service(name, public, paths, self._public(Name(module, client)), methods, self._exported(public.module)))
         return found
+
+    def _exported(self, package: str) -> frozenset[str]:
+        imports = (node for node in ast.walk(self._tree(package)) if isinstance(node, ast.ImportFrom) and node.level)
+        return frozenset(alias.asname or alias.name for node in imports for alias in node.names)
 
     def _methods(self, base: Name) -> dict[str, Method]:
         cls = next(node for node in self._tree(base.module).body if isinstance(node, ast.ClassDef) and node.name == base.name)
@@ -87,13 +127,16 @@ class Stubs:
 
     def _public(self, name: Name) -> Name:
         """The same by its package, if that gives it."""
-        package, _, stem = name.module.rpartition(".")
+        package = name.module.rpartition(".")[0]
         if not name.module.startswith(f"{self.folder.name}."):
             return name
         for node in ast.walk(self._tree(package)):
-            is_ours = isinstance(node, ast.ImportFrom) and (node.level, node.module) == (1, stem)
-            if is_ours and name.name in {alias.name for alias in getattr(node, "names", [])}:
-                return Name(package, name.name, also=f"{name.module}.{name.name}")
+            if isinstance(node, ast.ImportFrom) and node.level == 1 and name.name in {alias.name for alias in node.names}:
+                module = f"{package}.{node.module}"
+                if module == name.module:
+                    return Name(package, name.name, also=(f"{module}.{name.name}",))
+                if self._origin(module, name.name) == name:  # x.py hands on the messages of x_pb2.py
+                    return Name(package, name.name, also=(f"{module}.{name.name}", f"{name.module}.{name.name}"))
         return name
 
     def _tree(self, module: str) -> ast.Module:
@@ -131,3 +174,14 @@ def _wire_name(node: ast.FunctionDef) -> str:
     if isinstance(last, ast.Raise) and isinstance(last.exc, ast.Call):
         return str(ast.literal_eval(last.exc.args[1]))
     raise ValueError(f"{node.name}: not a method that `weego gen` wrote")
+
+
+class Rename(ast.NodeTransformer):
+    """Writes other names, where a file has imported something by another."""
+
+    def __init__(self, names: Mapping[str, str]) -> None:
+        self._names = names
+
+    def visit_Name(self, node: ast.Name) -> ast.Name:
+        """The same, by the name it has there."""
+        return ast.Name(self._names.get(node.id, node.id), node.ctx)
