@@ -51,6 +51,9 @@ def call_self(serving: Serving, patience: float) -> None:
                         raise ConnectionResetError("the connection was closed without an answer")
                     got.write(data)
                     replies = client.feed(got)
+                ours.shutdown(socket.SHUT_WR)
+                while ours.recv(4096):  # until the loop has let go of its end, so that a stop finds no connection of ours to cut off
+                    pass
         except Exception as error:
             raise LoadError(
                 f"the worker does not answer a call to itself ({type(error).__name__}: {error}, after {time.monotonic() - begun:.1f} s, "

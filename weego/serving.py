@@ -429,6 +429,7 @@ class Serving:
 
     def wait_drained(self, deadline: float) -> bool:
         """Wait until `drain` is through or the monotonic clock says `deadline`. Returns whether it is through."""
+        self.check_done()  # the last connection may have ended since the last tick
         while not self._done.is_set():
             left = deadline - time.monotonic()
             if left <= 0:
