@@ -19,7 +19,7 @@ from codec.errors import (
     UsageError,
 )
 
-__all__ = ["BreakerOpen", "NoInstance", "PermissionDenied", "code_of", "is_refusal", "is_trouble", "is_unreachable"]
+__all__ = ["BreakerOpen", "NoInstance", "PermissionDenied", "code_of", "is_own_limit", "is_refusal", "is_trouble", "is_unreachable"]
 
 
 class NoInstance(Unavailable):
@@ -63,11 +63,21 @@ def code_of(error: BaseException) -> int:
     return int(Code.UNKNOWN) if isinstance(error, Exception) else int(Code.CANCELLED)
 
 
+def is_own_limit(error: BaseException) -> bool:
+    """Did a limit of this side (a pool that is full) end the attempt? Then it says nothing of the instance.
+
+    A deadline that passes while a call waits for such a limit has the limit as its cause.
+    """
+    if isinstance(error, DeadlineExceeded) and error.origin is Origin.LOCAL:
+        error = error.__cause__ or error
+    return isinstance(error, ResourceExhausted) and error.origin is Origin.LOCAL
+
+
 def is_unreachable(error: Exception) -> bool:
     """Did the instance not answer at all? Connections that fail or break, and timeouts."""
     if isinstance(error, Unavailable):
         return error.origin is not Origin.PEER
-    return isinstance(error, DeadlineExceeded) and error.origin is not Origin.PEER
+    return isinstance(error, DeadlineExceeded) and error.origin is not Origin.PEER and not is_own_limit(error)
 
 
 def is_refusal(error: Exception) -> bool:
@@ -75,11 +85,13 @@ def is_refusal(error: Exception) -> bool:
 
     A refusal by a limit must not open the breaker: a service that sheds a third of its calls serves two thirds.
     """
-    return isinstance(error, ResourceExhausted | BreakerOpen | NoInstance)
+    return isinstance(error, ResourceExhausted | BreakerOpen | NoInstance) or is_own_limit(error)
 
 
 def is_trouble(error: Exception) -> bool:
-    """Did the service fail? Not: what the IDL declares, a business status, an unknown method, a mistake of ours."""
+    """Did the service fail? Not: what the IDL declares, a business status, an unknown method, a mistake or a limit of ours."""
+    if is_own_limit(error):
+        return False
     if isinstance(error, Unavailable | DeadlineExceeded | ProtocolError | ResourceExhausted):
         return True
     if isinstance(error, BusinessError):

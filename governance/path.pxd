@@ -48,4 +48,5 @@ cdef class Attempt(Step):
     cdef dict breakers
     cdef double timeout
 
+    cdef int withdraw(self, object instance, double seconds) except -1
     cdef int judge(self, Breaker breaker, object error) except -1

@@ -8,7 +8,7 @@ plain Python elsewhere; here is the way of a call that goes well.
 from poller.clock cimport monotonic
 
 from codec.errors import DeadlineExceeded, RpcError, UsageError
-from governance.errors import BreakerOpen, NoInstance, code_of, is_refusal, is_trouble, is_unreachable
+from governance.errors import BreakerOpen, NoInstance, code_of, is_own_limit, is_refusal, is_trouble, is_unreachable
 from governance.instance import NOBODY, Observing
 from governance.traffic import PREFIX, _tags
 
@@ -93,9 +93,10 @@ cdef class Breaking(Step):
         try:
             result = onward(self.inner, call, args)
         except Exception as error:
-            if is_trouble(error):
-                if not is_refusal(error):
-                    self.breaker.fail()
+            if is_refusal(error):
+                pass
+            elif is_trouble(error):
+                self.breaker.fail()
             elif not isinstance(error, UsageError):
                 self.breaker.succeed()
             raise
@@ -191,16 +192,16 @@ cdef class Attempt(Step):
             result = self.carry(call, address, args)
         except Exception as error:
             call.deadline_at = limit
+            if is_own_limit(error):  # the instance never heard of the call; how long it waited for us says nothing either
+                self.withdraw(instance, 0)
+                raise
             self.judge(breaker, error)
             if self.end is not None:
                 self.end(instance, monotonic() - started, is_trouble(error))
             raise
         except BaseException:  # somebody gave the call up: that says nothing of the instance
             call.deadline_at = limit
-            if self.abandon is not None:
-                self.abandon(instance, monotonic() - started)
-            elif self.end is not None:
-                self.end(instance, monotonic() - started, False)
+            self.withdraw(instance, monotonic() - started)
             raise
         call.deadline_at = limit
         if breaker is not None:
@@ -208,6 +209,14 @@ cdef class Attempt(Step):
         if self.end is not None:
             self.end(instance, monotonic() - started, False)
         return result
+
+    cdef int withdraw(self, object instance, double seconds) except -1:
+        """The attempt was neither well nor badly served."""
+        if self.abandon is not None:
+            self.abandon(instance, seconds)
+        elif self.end is not None:
+            self.end(instance, seconds, False)
+        return 0
 
     cdef int judge(self, Breaker breaker, object error) except -1:
         if breaker is not None:

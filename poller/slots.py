@@ -72,14 +72,15 @@ class Slots:
             raise
         if self._give_up(address, row, event):
             return
+        waited = f"limit max_active, all {self.most} connections to {address} were in use for {monotonic() - began:.3g} s"
         if until == deadline:
-            raise DeadlineExceeded(f"all {self.most} connections to {address} (max_active) were in use until the deadline", instance=address)
+            # The limit as the cause: who judges the instance by its calls must see that it never had this one.
+            raise DeadlineExceeded(
+                f"all {self.most} connections to {address} (max_active) were in use until the deadline", instance=address
+            ) from ResourceExhausted(waited, instance=address)
         with self._lock:
             self.refused += 1
-        raise ResourceExhausted(
-            f"limit max_active, all {self.most} connections to {address} were in use for {monotonic() - began:.3g} s (wait_timeout)",
-            instance=address,
-        )
+        raise ResourceExhausted(f"{waited} (wait_timeout)", instance=address)
 
     def _give_up(self, address: str, row: deque[Any], event: Any) -> bool:
         """Wait no longer. True: a slot came just now, and is ours."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from codec.errors import Code, DeadlineExceeded, ProtocolError, Unavailable, UsageError
+from codec.errors import Code, DeadlineExceeded, Origin, ProtocolError, ResourceExhausted, Unavailable, UsageError
 from governance.balancers.rotation import RoundRobin
 from governance.breaker import Breaker
 from governance.call import Call
@@ -79,6 +79,44 @@ def test_what_a_balancer_hears_of_a_failure(error: BaseException, word: str) -> 
         attempt(call, ())
     assert balancer.told[-1] == (word, "a")
     assert call.deadline is None
+
+
+def too_late_for_a_slot() -> DeadlineExceeded:
+    error = DeadlineExceeded("the pool was full until the deadline")
+    error.__cause__ = ResourceExhausted("limit max_active")
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "word", "opens"),
+    [
+        (ResourceExhausted("limit max_active"), "abandoned", False),
+        (too_late_for_a_slot(), "abandoned", False),
+        (ResourceExhausted("limit rate", origin=Origin.PEER), "failed", False),
+        (DeadlineExceeded("no answer"), "failed", True),
+        (DeadlineExceeded("it says so", origin=Origin.PEER), "failed", False),
+    ],
+)
+def test_a_limit_of_ours_says_nothing_of_the_instance(error: Exception, word: str, opens: bool) -> None:
+    breakers: dict[str, Breaker] = {}
+    attempt, balancer, carrier = made("a", breakers=breakers)
+    carrier.outcome = error
+    with pytest.raises(type(error)):
+        attempt(a_call(), ())
+    assert balancer.told == [("begin", "a"), (word, "a")]
+    assert breakers["a"].state == ("open" if opens else "closed")
+    assert breakers["a"].snapshot()["successes"] == (0 if opens or word == "abandoned" else 1)
+
+
+@pytest.mark.parametrize(("error", "counts"), [(ResourceExhausted("limit max_active"), 0), (too_late_for_a_slot(), 0), (DeadlineExceeded("no answer"), 1)])
+def test_a_limit_of_ours_says_nothing_of_the_service(error: Exception, counts: int) -> None:
+    def refuse(call: Call, args: tuple[Any, ...]) -> Any:
+        raise error
+
+    breaker = Breaker("echo")
+    with pytest.raises(type(error)):
+        Breaking(refuse, breaker)(a_call(), ())
+    assert (breaker.snapshot()["successes"], breaker.snapshot()["failures"]) == (0, counts)
 
 
 def test_who_was_tried_is_left_out_until_all_were() -> None:

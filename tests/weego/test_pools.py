@@ -70,6 +70,36 @@ def test_no_more_connections_in_use_than_allowed(decorate: Any) -> None:
 
 
 @BOTH
+@pytest.mark.parametrize("balancer", ["round_robin", "p2c"])
+def test_a_full_pool_does_not_count_against_the_instance(decorate: Any, balancer: str) -> None:
+    service, breaker = Waiting(), weego.BreakerPolicy(error_rate=0.0, consecutive=1)
+    policy = weego.ClientPolicy(balancer=balancer, ejection=weego.EjectionPolicy(failures=1, most_share=1.0), instance_breaker=breaker)
+
+    @decorate
+    def run() -> None:
+        with served(service) as one, served(service) as two:
+            addresses = [*one.addresses, *two.addresses]
+            with EchoClient(addresses, policy=policy, timeout=20, max_active=1, max_waiting=0) as client:
+                finish = []
+                for busy in (1, 2):  # one at each instance
+                    finish.append(several(decorate, 1, lambda: client.echo(Request(action="wait"))))
+                    wait_until(lambda busy=busy: service.now == busy)
+                for _ in range(10):
+                    with pytest.raises(ResourceExhausted, match="limit max_active"):
+                        client.echo(Request())
+                service.go.set()
+                for each in finish:
+                    each()
+                governed = client._governed
+                assert governed is not None
+                instances = governed.snapshot()["instances"]
+                assert [(each["ejected"], each["breaker"]) for each in instances] == [(False, "closed")] * 2
+                client.echo(Request())
+
+    run()
+
+
+@BOTH
 def test_connections_are_made_before_they_are_needed(decorate: Any) -> None:
     @decorate
     def run() -> None:
