@@ -156,6 +156,14 @@ cdef class ThriftClientProtocol(ThriftProtocol):
     cpdef int write_heartbeat(self, int32_t seqid, WriteBuffer out) except -1
 
 
+cdef class PayloadClientProtocol(ThriftClientProtocol):
+    cdef object codec                # the PayloadCodec
+    cdef bytes magic
+
+    cdef bytes written(self, Route route, tuple args)
+    cdef int take(self, Reply r, Route route, bytes payload) except -1
+
+
 # For protocols that carry Thrift's exceptions in frames of their own.
 cdef int read_head(const uint8_t** p, const uint8_t* end, Head* h) except -1
 cdef int write_application_error(WriteBuffer out, int type, str message, int framing) except -1

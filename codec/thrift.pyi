@@ -2,6 +2,7 @@ from typing import Any, Final, Self
 
 from codec.buffer import ReadBuffer, WriteBuffer
 from codec.errors import ApplicationError
+from codec.payload import PayloadCodec
 from codec.protocol import Protocol
 from codec.spec import MethodSpec
 from codec.ttheader import Header
@@ -117,3 +118,12 @@ class ThriftClientProtocol(ThriftProtocol):
         ints: dict[int, str] | None = None,
         strings: dict[str, str] | None = None,
     ) -> None: ...
+
+class PayloadClientProtocol(ThriftClientProtocol):
+    """The client's side of a connection whose payloads are a user's."""
+
+    def __init__(self, codec: PayloadCodec, max_message: int = ...) -> None: ...
+
+def client_protocol(
+    framing: str = "framed", max_message: int = ..., checksum: bool = False, compression: str = "", payload: PayloadCodec | None = None
+) -> ThriftClientProtocol: ...

@@ -16,6 +16,7 @@ The old heads and compact are Apache Thrift's; Kitex refuses them. Anything else
 
 A ThriftServerProtocol turns bytes into Requests and writes replies; a ThriftClientProtocol writes calls and turns bytes into Replies.
 Neither knows sockets, clocks or tasks. Heads and framings are here; the two sides are in thrift_server.pxi and thrift_client.pxi.
+thrift_payload.pxi is the client's side with a payload of the user's.
 """
 
 cimport cython
@@ -38,6 +39,7 @@ from codec.errors import (
     EncodeError,
     ProtocolError,
     ProtocolErrorKind,
+    RpcError,
     UnknownMethod,
     UnknownService,
     UsageError,
@@ -542,3 +544,4 @@ cdef ArgsPlan COMPACT_ERROR = ArgsPlan("exception", (Field(1, "message", STRING)
 include "thrift_protobuf.pxi"
 include "thrift_server.pxi"
 include "thrift_client.pxi"
+include "thrift_payload.pxi"

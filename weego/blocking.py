@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from codec.buffer import ReadBuffer, WriteBuffer
 from codec.errors import DeadlineExceeded, ProtocolError, Unavailable
-from codec.thrift import DEFAULT_MAX_MESSAGE, Reply, Route, ThriftClientProtocol
+from codec.payload import PayloadCodec
+from codec.thrift import DEFAULT_MAX_MESSAGE, Reply, Route, client_protocol
 from poller.clock import monotonic
 from poller.connection import has_ended
 
@@ -35,11 +36,12 @@ class BlockingExchange:
         checksum: bool = False,
         secured: SecureSocket | None = None,
         compression: str = "",
+        payload: PayloadCodec | None = None,
     ) -> None:
         self.address = address
         # Never the patched class: this waits in the thread.
         self._sock: _socket.socket | SecureSocket | None = secured or _socket.socket(fileno=fd)
-        self._protocol = ThriftClientProtocol(framing, max_message, checksum, compression)
+        self._protocol = client_protocol(framing, max_message, checksum, compression, payload)
         self._input = ReadBuffer()
         self._output = WriteBuffer()
         if secured is None:

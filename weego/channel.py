@@ -27,6 +27,7 @@ class ChannelOptions:
     checksum: bool = False
     shared: int = 0
     compression: str = ""
+    payload: str = ""
     wait_for_ready: bool = False
     keepalive_time: float = 0.0
     keepalive_timeout: float = 20.0
@@ -46,6 +47,7 @@ def _thrift(options: ChannelOptions) -> Channel:
         checksum=options.checksum,
         shared=options.shared,
         compression=options.compression,
+        payload=options.payload,
     )
 
 
@@ -87,12 +89,16 @@ _USUAL: Final = {"thrift": "framed", "protobuf": "grpc"}
 STREAMING: Final = frozenset(("grpc",))
 
 
-def choose(spec: ServiceSpec, framing: str | None, protocol: str = "binary") -> tuple[str, Maker]:
+def choose(spec: ServiceSpec, framing: str | None, protocol: str = "binary", payload: str = "") -> tuple[str, Maker]:
     """The name and the maker of the channel for `framing`, or of the usual one for this kind of service; UsageError when there is none.
 
-    `protocol` is Thrift's: binary or compact.
+    `protocol` is Thrift's: binary or compact. `payload` names a payload codec, which is at home in a TTHeader.
     """
     kind = getattr(spec, "kind", "thrift")
+    if payload and kind != "thrift":
+        raise UsageError(f"payload={payload!r} is for services of Thrift files; {spec.name} is one of kind {kind}")
+    if payload and framing is None:
+        framing = "ttheader"
     channels = _CHANNELS[kind]
     name = _USUAL[kind] if framing is None else framing
     if name not in channels:

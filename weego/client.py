@@ -62,7 +62,8 @@ class Client:
     encrypted and the server is who it says. `framing` is buffered, framed (the
     usual one, as in Kitex), ttheader or ttheader-framed; `protocol` is binary or compact. With `checksum`, each call on TTHeader carries a CRC-32C
     of its payload, which the peer may check, and the answer's is checked; `compression` names a compressor ("zlib", or one
-    of `weego.extend.register_compressor`) for its payload, which weego's servers answer in kind and Kitex's do not read. `timeout` bounds each call, in seconds, unless the call names its own; a handler's
+    of `weego.extend.register_compressor`) for its payload, which weego's servers answer in kind and Kitex's do not read. `payload` names a payload codec (`weego.extend.register_payload_codec`)
+    that takes Thrift's place inside the TTHeader. `timeout` bounds each call, in seconds, unless the call names its own; a handler's
     call inherits what is left of the deadline it serves. `middleware` wraps every call, the first outermost. `caller` and `service_name`
     tell the peer who calls whom, on TTHeader. With pool="shared", on TTHeader, many calls are under way on each of `shared_connections` connections
     to an address; else a call has a connection to itself, and at most `max_idle` connections to one address and `max_idle_total` in all wait for the
@@ -92,6 +93,7 @@ class Client:
         pool: str = "exclusive",
         shared_connections: int = 1,
         compression: str = "",
+        payload: str = "",
         timeout: float | None = None,
         connect_timeout: float = DEFAULT_CONNECT_TIMEOUT,
         middleware: Sequence[Middleware] = (),
@@ -134,7 +136,7 @@ class Client:
             service_name = service_name or str(target).removeprefix(SCHEME)
             pool = settings.pool or pool
             target, policy, caller, framing = _configured(settings, policy, caller, framing, limits)
-        name, make = choose(self.__spec__, framing, protocol)
+        name, make = choose(self.__spec__, framing, protocol, payload)
         limits["heartbeat"] = _heartbeat(limits["heartbeat"], name)
         resolver = _resolver(target)
         self._addresses: dict[str, Address] = {} if resolver is not None else _addresses(target)
@@ -151,6 +153,7 @@ class Client:
             checksum=checksum,
             shared=_shared(pool, shared_connections),
             compression=compression,
+            payload=payload,
             wait_for_ready=wait_for_ready,
             keepalive_time=keepalive_time,
             keepalive_timeout=keepalive_timeout,

@@ -1,4 +1,8 @@
+from typing import Final
+
 from weego.dispatch import Dispatcher, Front
+
+MOST_SEEN: Final[int]
 
 class Detector:
     """Says yes to all connections; subclass it for a protocol of your own."""

@@ -13,8 +13,9 @@ from poller.connection cimport Connection
 
 # Seconds from the first byte of a connection to as many as tell the protocols apart: nginx, grpc-go and Envoy give a handshake 5 to 120.
 cdef double OPENING = 5.0
-# Bytes that a Detector written in Python gets to see at most.
-cdef Py_ssize_t MOST_SEEN = 256
+# Bytes that a Detector written in Python gets to see at most: what tells may stand behind a TTHeader with metadata (Kitex's may be this long).
+MOST_SEEN = 65536
+cdef Py_ssize_t most_seen = MOST_SEEN
 
 
 cdef class Detector:
@@ -25,11 +26,11 @@ cdef class Detector:
         self.front = front
 
     cdef int match(self, const uint8_t* p, Py_ssize_t n) except -2:
-        found = self.matches(PyBytes_FromStringAndSize(<const char*>p, min(n, MOST_SEEN)))
+        found = self.matches(PyBytes_FromStringAndSize(<const char*>p, min(n, most_seen)))
         return -1 if found is None else 1 if found else 0
 
     def matches(self, bytes head):
-        """Are `head` (at least one byte, at most 256) the first bytes of this protocol? None: more are needed to tell."""
+        """Are `head` (at least one byte, at most MOST_SEEN) the first bytes of this protocol? None: more are needed to tell."""
         return True
 
     def __repr__(self):

@@ -1,5 +1,6 @@
 from collections.abc import Callable
 
+from codec.payload import PayloadCodec
 from codec.thrift import Reply, Route
 from poller.connection import Connection, Receiver
 from poller.loop import Loop
@@ -25,6 +26,7 @@ class Exchange(Receiver):
         checksum: bool = False,
         session: Session | None = None,
         compression: str = "",
+        payload: PayloadCodec | None = None,
     ) -> None: ...
     def call(
         self,

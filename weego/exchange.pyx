@@ -11,7 +11,7 @@ from poller.connection cimport Limits
 from greenlet import getcurrent
 
 from codec.errors import ClosedError, DeadlineExceeded, ProtocolError, Unavailable, UsageError
-from codec.thrift import DEFAULT_MAX_MESSAGE
+from codec.thrift import DEFAULT_MAX_MESSAGE, client_protocol
 from poller.connection import has_ended
 
 
@@ -19,10 +19,10 @@ cdef class Exchange(Receiver):
     """A client's connection `fd` to `address`, in `loop`; with `session` (of poller.tls, its handshake done), TLS is in between."""
 
     def __init__(self, Loop loop not None, int fd, str address not None, str framing="framed", max_message=DEFAULT_MAX_MESSAGE, on_closed=None,
-                 bint checksum=False, session=None, str compression=""):
+                 bint checksum=False, session=None, str compression="", payload=None):
         self.address = address
         self.hub = loop.hub
-        self.protocol = ThriftClientProtocol(framing, max_message, checksum, compression)
+        self.protocol = client_protocol(framing, max_message, checksum, compression, payload)
         self.on_closed = on_closed
         self.answered = True
         # 2: while one call is under way its answer must still be read.

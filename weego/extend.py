@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -11,11 +12,14 @@ from typing import Any, Final
 from codec import ttheader
 from codec.compression import Compressor
 from codec.compression import register as register_compressor
-from codec.errors import RpcError, UsageError
+from codec.errors import BusinessError, RpcError, UsageError
 from codec.metadata import Metadata
+from codec.payload import CODE, PayloadCodec, check_magic
+from codec.payload import register as register_payload
 from codec.spec import MethodSpec
 from governance.call import Call
 from governance.chain import Handler, Middleware
+from weego.detect import MOST_SEEN
 
 __all__ = [
     "Compressor",
@@ -29,6 +33,7 @@ __all__ = [
     "header_call",
     "header_protocol",
     "register_compressor",
+    "register_payload_codec",
     "register_protocol",
 ]
 
@@ -53,6 +58,9 @@ class Incoming:
     oneway: bool = False
     token: Any = None
     framing_name: str = "extension"
+    caller_name: str = ""
+    """Who calls, as the peer says: `Call.caller`."""
+    log_id: str = ""
 
 
 class ServerProtocol(ABC):
@@ -102,23 +110,20 @@ def protocols() -> list[type[ServerProtocol]]:
 # ---- payload codecs ------------------------------------------------------------------------------------------------------
 
 
-class PayloadCodec(ABC):
-    """Arguments and results ⇄ bytes, inside a TTHeader that names service, method and sequence id."""
+_header_protocols: Final[dict[str, type[ServerProtocol]]] = {}
 
-    magic: bytes
-    """The first two bytes of each payload, by which it is told from Thrift (8001) and Kitex Protobuf (9001)."""
 
-    @abstractmethod
-    def read_args(self, spec: MethodSpec, payload: bytes) -> Iterable[Any]:
-        """The arguments in `payload`, behind the magic. ProtocolError when they cannot be read."""
+def register_payload_codec(codec: PayloadCodec) -> PayloadCodec:
+    """Have servers started from now on read payloads of `codec`, and clients made from now on ask for it: ``EchoClient(…, payload=codec.name)``.
 
-    @abstractmethod
-    def write_result(self, spec: MethodSpec, value: Any) -> bytes:
-        """The result, without the magic."""
-
-    @abstractmethod
-    def write_error(self, error: BaseException) -> bytes:
-        """An exception, without the magic."""
+    One of the same name is replaced. UsageError when the codec has no name, or a magic of two bytes that is another's.
+    """
+    register_payload(codec)
+    before = _header_protocols.get(codec.name)
+    if before is not None and before in _protocols:
+        _protocols.remove(before)
+    _header_protocols[codec.name] = register_protocol(header_protocol(codec))
+    return codec
 
 
 # Beside the payload's own words for it, an answer says by TTHeader's MsgType which of the two it is.
@@ -128,9 +133,8 @@ _FIXED: Final = 14
 
 
 def header_protocol(codec: PayloadCodec) -> type[ServerProtocol]:
-    """A ServerProtocol for TTHeader packets whose payload is `codec`'s; register it."""
-    if len(codec.magic) != 2:
-        raise UsageError(f"the magic of a payload codec is two bytes, got {codec.magic!r}")
+    """A ServerProtocol for TTHeader packets whose payload is `codec`'s, for servers only; `register_payload_codec` makes and registers one."""
+    check_magic(codec)
     return type(f"HeaderProtocol[{type(codec).__name__}]", (HeaderProtocol,), {"codec": codec})
 
 
@@ -149,7 +153,7 @@ class HeaderProtocol(ServerProtocol):
         if head[4:6] != b"\x10\x00":
             return False
         if len(head) < at + 2:
-            return None if unpack_from("!I", head)[0] + 4 >= at + 2 and len(head) < 256 else False
+            return None if unpack_from("!I", head)[0] + 4 >= at + 2 and at + 2 <= MOST_SEEN else False
         return head[at : at + 2] == cls.codec.magic
 
     def receive(self, data: bytes) -> Incoming | None:
@@ -167,6 +171,8 @@ class HeaderProtocol(ServerProtocol):
             oneway=header.ints.get(ttheader.IntKey.MSG_TYPE) == "4",
             token=header.seqid,
             framing_name="ttheader",
+            caller_name=header.ints.get(ttheader.IntKey.FROM_SERVICE, ""),
+            log_id=header.ints.get(ttheader.IntKey.LOG_ID, ""),
         )
 
     def answer(self, call: Incoming, spec: MethodSpec, value: Any, metadata: Mapping[str, str]) -> bytes:
@@ -174,16 +180,27 @@ class HeaderProtocol(ServerProtocol):
         return self._packet(call, _REPLY, self.codec.write_result(spec, value), metadata)
 
     def refuse(self, call: Incoming, spec: MethodSpec | None, error: BaseException, metadata: Mapping[str, str]) -> bytes:
-        """A packet with the error."""
-        return self._packet(call, _EXCEPTION, self.codec.write_error(error), metadata)
+        """A packet with the error. A business status goes in the header, as with Thrift; an RpcError's code too."""
+        payload = self.codec.write_error(error)
+        if isinstance(error, BusinessError):
+            return self._packet(call, _REPLY, payload, {**metadata, **_business(error)})
+        code = {CODE: error.code.name} if isinstance(error, RpcError) else {}
+        return self._packet(call, _EXCEPTION, payload, {**metadata, **code})
 
     def _packet(self, call: Incoming, kind: str, payload: bytes, metadata: Mapping[str, str]) -> bytes:
         header = ttheader.Header(call.token, ints={ttheader.IntKey.MSG_TYPE: kind}, strings=dict(metadata))
         return ttheader.dumps(header, self.codec.magic + payload)
 
 
+def _business(error: BusinessError) -> dict[str, str]:
+    found = {ttheader.StringKey.BUSINESS_STATUS: str(error.status), ttheader.StringKey.BUSINESS_MESSAGE: error.message}
+    if error.extra:
+        found[ttheader.StringKey.BUSINESS_EXTRA] = json.dumps(error.extra, ensure_ascii=False)
+    return found
+
+
 def header_call(codec: PayloadCodec, service: str, method: str, payload: bytes, seqid: int = 1, **infos: str) -> bytes:
-    """The packet of a call, for clients and tests of a payload codec; `infos` are string infos."""
+    """The packet of a call, for tests of a payload codec and clients that are no stubs; `infos` are string infos."""
     ints = {ttheader.IntKey.TO_METHOD: method, ttheader.IntKey.MSG_TYPE: "1"}
     return ttheader.dumps(ttheader.Header(seqid, ints=ints, strings={"isn": service, **infos}), codec.magic + payload)
 

@@ -1,6 +1,7 @@
 from collections.abc import Callable
 from typing import Any, Final
 
+from codec.payload import PayloadCodec
 from codec.thrift import Reply, Route
 from poller.connection import Connection, Receiver
 from poller.loop import Loop
@@ -27,6 +28,7 @@ class SharedExchange(Receiver):
         checksum: bool = False,
         session: Any = None,
         compression: str = "",
+        payload: PayloadCodec | None = None,
     ) -> None: ...
     def call(
         self,

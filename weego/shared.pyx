@@ -13,7 +13,7 @@ from poller.connection cimport Limits
 from greenlet import getcurrent
 
 from codec.errors import ClosedError, DeadlineExceeded, ResourceExhausted, Unavailable, UsageError
-from codec.thrift import DEFAULT_MAX_MESSAGE
+from codec.thrift import DEFAULT_MAX_MESSAGE, client_protocol
 from codec.ttheader import StringKey
 from weego.exchange import IN_THE_LOOP
 
@@ -51,10 +51,10 @@ cdef class SharedExchange(Receiver):
     """A client's connection `fd` to `address`, in `loop`; `framing` is one with a TTHeader. `session` as for Exchange."""
 
     def __init__(self, Loop loop not None, int fd, str address not None, str framing="ttheader", max_message=DEFAULT_MAX_MESSAGE,
-                 on_closed=None, bint checksum=False, session=None, str compression=""):
+                 on_closed=None, bint checksum=False, session=None, str compression="", payload=None):
         self.address = address
         self.hub = loop.hub
-        self.protocol = ThriftClientProtocol(framing, max_message, checksum, compression)
+        self.protocol = client_protocol(framing, max_message, checksum, compression, payload)
         self.protocol.shared = True
         self.on_closed = on_closed
         self.waiting = {}

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 
 from codec.buffer import ReadBuffer, WriteBuffer
 from codec.errors import ClosedError, DeadlineExceeded, ProtocolError, ResourceExhausted, RpcError, Unavailable
-from codec.thrift import DEFAULT_MAX_MESSAGE, Reply, Route, ThriftClientProtocol
+from codec.payload import PayloadCodec
+from codec.thrift import DEFAULT_MAX_MESSAGE, Reply, Route, client_protocol
 from codec.ttheader import StringKey
 from poller.clock import monotonic
 from poller.connection import has_ended
@@ -50,7 +51,7 @@ class SharedBlockingExchange:
 
     def __init__(
         self, fd: int, address: str, framing: str = "ttheader", max_message: int = DEFAULT_MAX_MESSAGE, checksum: bool = False,
-        compression: str = "", secured: SecureSocket | None = None,
+        compression: str = "", secured: SecureSocket | None = None, payload: PayloadCodec | None = None,
     ) -> None:
         self.address = address
         self.leaving = False
@@ -60,7 +61,7 @@ class SharedBlockingExchange:
         else:
             self._sock, self._tls = secured.take_apart()
         self._sock.setblocking(False)
-        self._protocol = ThriftClientProtocol(framing, max_message, checksum, compression)
+        self._protocol = client_protocol(framing, max_message, checksum, compression, payload)
         self._protocol.shared = True
         self._input = ReadBuffer()
         self._output = WriteBuffer()

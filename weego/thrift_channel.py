@@ -1,4 +1,4 @@
-"""Thrift in the framings of Kitex, one call at a time over each connection."""
+"""Thrift in the framings of Kitex, or a payload of the user's in its TTHeader."""
 
 from __future__ import annotations
 
@@ -17,10 +17,12 @@ from codec.errors import (
     Code,
     DeadlineExceeded,
     Origin,
+    ProtocolError,
     ResourceExhausted,
     RpcError,
     UsageError,
 )
+from codec.payload import CODE, PayloadCodec, check_client, payload_codec
 from codec.spec import MethodSpec, ServiceSpec
 from codec.thrift import HEARTBEAT_CALL, Reply, Route
 from codec.ttheader import IntKey, StringKey
@@ -55,7 +57,7 @@ class ThriftChannel:
     """How calls of one client become Thrift messages, and answers their values."""
 
     def __init__(self, spec: ServiceSpec, *, framing: str, limits: PoolLimits, caller: str = "", service_name: str = "",
-        checksum: bool = False, shared: int = 0, compression: str = "",
+        checksum: bool = False, shared: int = 0, compression: str = "", payload: str = "",
     ) -> None:  # fmt: skip
         self.spec = spec
         self.limits = limits
@@ -68,6 +70,7 @@ class ThriftChannel:
             compressor(compression)  # a name that nobody has shows here, not at the first call
             if not self._has_header:
                 raise UsageError(f'compression is announced in the TTHeader; choose framing="ttheader", not {framing!r}')
+        self._payload = payload_codec_for(payload, framing, checksum=checksum, compression=compression) if payload else None
         self._shared = shared  # connections to an address that calls share; 0: each call has one to itself
         if shared and not self._has_header:
             raise UsageError(f'pool="shared" tells answers apart by the TTHeader; choose framing="ttheader", not {framing!r}')
@@ -94,7 +97,7 @@ class ThriftChannel:
         try:
             tls = self.limits.tls_for(address)
             session = secure_with_hub(fd, tls, address, deadline, loop.hub) if tls else None
-            return Exchange(loop, fd, address.text, self._framing, self.limits.max_message, ended, self._checksum, session, self._compression)
+            return Exchange(loop, fd, address.text, self._framing, self.limits.max_message, ended, self._checksum, session, self._compression, self._payload)
         except BaseException:
             os.close(fd)
             raise
@@ -104,7 +107,7 @@ class ThriftChannel:
         fd = self._watched(connect_blocking(address, deadline))
         tls = self.limits.tls_for(address)
         sock = secure_blocking(fd, tls, address, deadline) if tls else None
-        return BlockingExchange(fd, address.text, self._framing, self.limits.max_message, self._checksum, sock, self._compression)
+        return BlockingExchange(fd, address.text, self._framing, self.limits.max_message, self._checksum, sock, self._compression, self._payload)
 
     def share_with_hub(
         self, loop: Loop, address: Address, deadline: float, ended: Callable[[SharedExchange], None]
@@ -117,7 +120,7 @@ class ThriftChannel:
             tls = self.limits.tls_for(address)
             session = secure_with_hub(fd, tls, address, deadline, loop.hub) if tls else None
             size = self.limits.max_message
-            return SharedExchange(loop, fd, address.text, self._framing, size, ended, self._checksum, session, self._compression)
+            return SharedExchange(loop, fd, address.text, self._framing, size, ended, self._checksum, session, self._compression, self._payload)
         except BaseException:
             os.close(fd)
             raise
@@ -127,14 +130,17 @@ class ThriftChannel:
         fd = self._watched(connect_blocking(address, deadline))
         tls = self.limits.tls_for(address)
         sock = secure_blocking(fd, tls, address, deadline) if tls else None
-        return SharedBlockingExchange(fd, address.text, self._framing, self.limits.max_message, self._checksum, self._compression, sock)
+        return SharedBlockingExchange(fd, address.text, self._framing, self.limits.max_message, self._checksum, self._compression, sock, self._payload)
 
     # ---- is anybody there? -------------------------------------------------------------------------------------------
 
     def hearts(self) -> Hearts | None:
-        """Heartbeats are for peers that speak TTHeader; who is asked by a bare framed message takes it for noise, unless it is weego."""
+        """Heartbeats are for peers that speak TTHeader; who is asked by a bare framed message takes it for noise, unless it is weego.
+
+        They are Thrift messages: not for connections with a payload codec, which the kernel watches.
+        """
         every = self.limits.heartbeat
-        return Hearts(every, self._beat, self.is_last) if every and self._has_header else None
+        return Hearts(every, self._beat, self.is_last) if every and self._has_header and self._payload is None else None
 
     def _beat(self, connection: _Connection, deadline: float) -> Reply:
         answer = connection.call(HEARTBEAT_CALL, (), self._next_seqid(), deadline)
@@ -180,7 +186,10 @@ class ThriftChannel:
         if error is None:
             return answer.value
         if isinstance(error, RpcError):
-            error = with_code(error)
+            if self._payload is None or answer.header is None:
+                error = with_code(error)
+            elif not isinstance(error, ProtocolError):  # what the codec could not read is this side's word, not the peer's
+                error = coded(error, answer.header.strings.get(CODE, ""))
             error.instance = call.instance
             if isinstance(error, BusinessError):
                 error.attempt = call.attempt
@@ -233,10 +242,25 @@ def with_code(error: RpcError) -> RpcError:
     if not isinstance(error, ApplicationError) or error.type != ApplicationErrorType.INTERNAL_ERROR:
         return error
     name, colon, text = error.message.partition(": ")
-    if not colon or name not in Code.__members__:
+    return coded(error, name, text) if colon else error
+
+
+def coded(error: RpcError, name: str, text: str = "") -> RpcError:
+    """`error` as one of the code of this name, `text` its message where it has one of its own; itself where there is no such code."""
+    if name not in Code.__members__:
         return error
     for cls in (DeadlineExceeded, ResourceExhausted):
         if name == cls.default_code.name:
-            return cls(text, origin=Origin.PEER)
+            return cls(text or error.message, origin=Origin.PEER)
     error.code = Code[name]
     return error
+
+
+def payload_codec_for(name: str, framing: str, *, checksum: bool, compression: str) -> PayloadCodec:
+    """The payload codec of this name, for a client that asked for all this; UsageError where it does not go together."""
+    codec = check_client(payload_codec(name))
+    if framing != "ttheader":
+        raise UsageError(f'the payload of a codec of one\'s own is in a TTHeader; choose framing="ttheader", not {framing!r}')
+    if checksum or compression:
+        raise UsageError("checksum and compression are for Thrift payloads; a payload codec brings its own")
+    return codec

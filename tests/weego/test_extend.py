@@ -6,6 +6,7 @@ import json
 import lzma
 import re
 import socket
+import threading
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,14 +15,14 @@ from typing import Any
 import pytest
 
 import weego
-from codec import compression, ttheader
-from codec.buffer import WriteBuffer
-from codec.errors import ProtocolError, ResourceExhausted, UsageError
-from codec.thrift import ThriftClientProtocol
+from codec import compression, payload, ttheader
+from codec.buffer import ReadBuffer, WriteBuffer
+from codec.errors import BusinessError, DeadlineExceeded, EncodeError, ProtocolError, ResourceExhausted, UsageError
+from codec.thrift import PayloadClientProtocol, Route, ThriftClientProtocol
 from tests.codec.thrift_wire import feed, receive, route, server
-from tests.support.echo_stub import Echo, EchoClient, Request, Response
+from tests.support.echo_stub import ECHO, Echo, EchoClient, NotFound, Request, Response
 from tests.support.need import ROOT
-from tests.support.net import read_frame, records, served, with_hub, without_hub
+from tests.support.net import read_frame, records, served, wait_until, with_hub, without_hub
 from weego import extend
 from weego.server import Server
 
@@ -32,20 +33,31 @@ class EchoService(Echo):
             raise RuntimeError("boom")
         if req.message == "full":
             raise ResourceExhausted("full")
+        if req.message == "no":
+            raise BusinessError(404, "not here", {"why": "gone"})
+        if req.message == "wait":
+            released.wait(20)
         return Response(message=req.message)
 
+    def boom(self, req: Request) -> Response:
+        raise NotFound(what=req.message)
+
     def note(self, req: Request) -> None:
-        pass
+        noted.append(req.message)
 
 
-def example(heading: str) -> dict[str, Any]:
-    """What the first block of code under a heading of docs/extending.md defines."""
+noted: list[str] = []
+released = threading.Event()
+
+
+def example(heading: str, number: int = 0, **given: Any) -> dict[str, Any]:
+    """What a block of code under a heading of docs/extending.md defines: the first, or that of this number from 0. It sees what is `given`."""
     text = (ROOT / "docs" / "extending.md").read_text()
     part = text.split(f"## {heading}\n", 1)[1].split("\n## ", 1)[0]
-    code = re.findall(r"```python\n(.*?)```", part, re.DOTALL)[0]
+    code = re.findall(r"```python\n(.*?)```", part, re.DOTALL)[number]
     names: dict[str, Any] = {
         "extend": extend, "weego": weego, "json": json, "lzma": lzma, "Server": Server, "EchoService": EchoService,
-        "EchoClient": EchoClient, "regions": [], "address": "tcp://127.0.0.1:1",
+        "EchoClient": EchoClient, "regions": [], "Request": Request, "address": "tcp://127.0.0.1:1", **given,
     }  # fmt: skip
     exec(compile(code, "docs/extending.md", "exec"), names)
     return names
@@ -55,11 +67,12 @@ def example(heading: str) -> dict[str, Any]:
 def nothing_stays_registered() -> Iterator[None]:
     """The tables of protocols and compressors are the process's."""
     protocols, named, numbered = list(extend._protocols), dict(compression._by_name), dict(compression._by_transform)
+    codecs = dict(payload._by_name)
     try:
         yield
     finally:
         extend._protocols[:] = protocols
-        for table, before in ((compression._by_name, named), (compression._by_transform, numbered)):
+        for table, before in ((compression._by_name, named), (compression._by_transform, numbered), (payload._by_name, codecs)):
             table.clear()
             table.update(before)  # type: ignore[call-overload]
 
@@ -170,6 +183,213 @@ def test_a_payload_codec_in_a_ttheader() -> None:
                     assert said in payload.decode()
             with EchoClient(server.addresses[0], framing="ttheader") as client:
                 assert client.echo(Request(message="thrift")).message == "thrift"
+
+
+@without_hub
+def test_a_payload_codec_is_found_behind_a_long_header() -> None:
+    """The first call of a connection may bring a lot of metadata; the codec's magic stands behind it."""
+    with nothing_stays_registered():
+        codec = example("A payload codec")["Json"]()
+        packet = extend.header_call(codec, "Echo", "echo", b'{"req": {"message": "hi"}}', **{f"RPC_TRANSIT_{n}": "x" * 1000 for n in range(50)})
+        assert [extend.protocols()[-1].detect(packet[:size]) for size in (5, 14, 300, 51_000)] == [None, None, None, True]
+        with served(EchoService()) as server, connected(server) as wire:
+            wire.sendall(packet[:400])
+            wire.sendall(packet[400:])
+            assert ttheader.loads(read_frame(wire))[1] == b'JS{"message": "hi"}'
+
+
+JSON_CLIENTS = [{}, {"pool": "shared"}, {"pool": "shared", "shared_connections": 3}]
+
+
+@pytest.mark.parametrize("options", JSON_CLIENTS)
+@pytest.mark.parametrize("where", [with_hub, without_hub])
+def test_a_client_made_from_stubs_with_a_payload_codec(where: Any, options: dict[str, Any]) -> None:
+    @where
+    def run() -> None:
+        noted.clear()
+        with nothing_stays_registered():
+            example("A payload codec")
+            seen: list[Any] = []
+
+            class Seeing(extend.MetadataHandler):
+                def received(self, call: Any, metadata: Any) -> None:
+                    remaining = call.remaining is not None and 0 < call.remaining < 20
+                    seen.append((call.caller, call.log_id, call.carried, metadata.get("region"), remaining))
+
+            class Sending(extend.MetadataHandler):
+                def sending(self, call: Any, metadata: dict[str, str]) -> None:
+                    metadata["region"] = "eu"
+
+            with (
+                served(EchoService(), middleware=[extend.carrying(Seeing())]) as server,
+                EchoClient(server.addresses[0], payload="json", caller="shop", middleware=[extend.carrying(Sending())], **options) as client,
+                EchoClient(server.addresses[0], framing="ttheader") as thrift,
+            ):
+                with weego.metainfo.persistent({"LANE": "blue"}), weego.metainfo.log_id("log-1"):
+                    assert client.echo(Request(message="hi \u2603"), timeout=15) == Response(message="hi \u2603")
+                assert seen == [("shop", "log-1", {"RPC_PERSIST_LANE": "blue"}, "eu", True)]
+                assert thrift.echo(Request(message="thrift")).message == "thrift"
+                with pytest.raises(NotFound) as thrown:
+                    client.boom(Request(message="this"))
+                assert thrown.value.what == "this"
+                with pytest.raises(BusinessError) as refused:
+                    client.echo(Request(message="no"))
+                assert (refused.value.status, refused.value.message, refused.value.extra) == (404, "not here", {"why": "gone"})
+                with pytest.raises(ResourceExhausted, match="full"):
+                    client.echo(Request(message="full"))
+                with records(), pytest.raises(weego.ApplicationError, match="boom"):
+                    client.echo(Request(message="boom"))
+                with pytest.raises(weego.ApplicationError, match="does not implement it") as unimplemented:
+                    client.get_item(Request(message="x"))
+                assert unimplemented.value.code is weego.Code.UNIMPLEMENTED
+                with weego.metainfo.values({f"NAME_{number}": "long" * 100 for number in range(20)}):
+                    assert client.echo(Request(message="many infos")).message == "many infos"
+                client.note(Request(message="noted"))
+                for number in range(50):
+                    assert client.echo(Request(message=str(number))).message == str(number)
+                wait_until(lambda: noted == ["noted"], "the oneway call")
+                large = "x" * 300_000
+                assert client.echo(Request(message=large)).message == large
+
+    run()
+
+
+@without_hub
+def test_a_payload_codecs_calls_end_at_their_deadline() -> None:
+    with nothing_stays_registered():
+        example("A payload codec")
+        released.clear()
+        with served(EchoService()) as server, EchoClient(server.addresses[0], payload="json", heartbeat=0.1) as client:
+            assert client._channel.hearts() is None  # type: ignore[attr-defined]
+            try:
+                with pytest.raises(DeadlineExceeded):
+                    client.echo(Request(message="wait"), timeout=0.05)
+            finally:
+                released.set()
+            assert client.echo(Request(message="again"), timeout=15).message == "again"
+
+
+@without_hub
+def test_the_two_examples_together() -> None:
+    with nothing_stays_registered():
+        names = example("A payload codec")
+        with served(EchoService()) as server:
+            assert example("A payload codec", 1, **{**names, "server": server})["answer"] == Response(message="hi")
+
+
+@pytest.mark.parametrize("options", JSON_CLIENTS[:2])
+@pytest.mark.parametrize("where", [with_hub, without_hub])
+def test_a_payload_codec_that_fails_fails_that_call_alone(where: Any, options: dict[str, Any]) -> None:
+    @where
+    def run() -> None:
+        with nothing_stays_registered():
+            base = example("A payload codec")["Json"]
+
+            class Moody(base):  # type: ignore[misc]
+                def write_args(self, spec: Any, args: Any) -> Any:
+                    if args[0].message == "unwritable":
+                        raise KeyError("a bug")
+                    return "text" if args[0].message == "no bytes" else super().write_args(spec, args)
+
+                def read_result(self, spec: Any, data: bytes) -> Any:
+                    if b"unreadable" in data:
+                        raise KeyError("a bug")
+                    if b"no json" in data:
+                        return super().read_result(spec, b"{")
+                    return super().read_result(spec, data)
+
+                def read_error(self, spec: Any, data: bytes) -> Any:
+                    return "no exception"
+
+            extend.register_payload_codec(Moody())
+            with served(EchoService()) as server, EchoClient(server.addresses[0], payload="json", max_message=100_000, **options) as client:
+                for message, error, said in (
+                    ("unwritable", EncodeError, "could not write the arguments: KeyError"),
+                    ("no bytes", EncodeError, "gave str, not bytes"),
+                    ("x" * 100_000, EncodeError, "more than the limit of 100000"),
+                    ("unreadable", ProtocolError, "could not read the answer of echo: KeyError"),
+                    ("no json", ProtocolError, "no JSON"),
+                    ("full", ProtocolError, "read_error gave str"),
+                ):
+                    with pytest.raises(error, match=said):
+                        client.echo(Request(message=message))
+                    assert client.echo(Request(message="fine")).message == "fine"
+                dispatcher = server.serving.dispatcher
+                assert len(dispatcher.connections) == 1
+
+    run()
+
+
+@without_hub
+def test_answers_that_a_payload_codec_cannot_take() -> None:
+    """What a strange peer may say ends the call with an error that says what is wrong."""
+    with nothing_stays_registered():
+        codec = example("A payload codec")["Json"]()
+        for packet, said in (
+            (lambda seqid: ttheader.dumps(ttheader.Header(seqid), b"XX{}"), "begins with b'XX'"),
+            (lambda seqid: ttheader.dumps(ttheader.Header(seqid), b""), "begins with b''"),
+            (lambda seqid: ttheader.dumps(ttheader.Header(seqid + 1), b"JS{}"), "which no call waits for"),
+            (lambda seqid: b"HTTP/1.1 400 Bad Request\r\n\r\n", "not a TTHeader packet"),
+            (lambda seqid: b"\x7f\xff\xff\xff\x10\x00\x00\x00", "larger than the limit"),
+            (lambda seqid: ttheader.dumps(ttheader.Header(seqid, strings={"biz-status": "x"}), b"JS"), "business status"),
+        ):
+            protocol = PayloadClientProtocol(codec)
+            protocol.write_call(Route(ECHO.methods["echo"]), (Request(message="hi"),), 7, WriteBuffer())
+            try:
+                [reply] = feed(protocol, packet(7))
+                assert said in str(reply.error)
+            except ProtocolError as error:
+                assert said in str(error)
+        protocol = PayloadClientProtocol(codec)
+        protocol.write_call(Route(ECHO.methods["echo"]), (Request(message="hi"),), 7, WriteBuffer())
+        answer, got = ttheader.dumps(ttheader.Header(7), b'JS{"message": "hi"}'), ReadBuffer()
+        values = []
+        for part in (answer[:5], answer[5:20], answer[20:]):
+            got.write(part)
+            values += [reply.value for reply in protocol.feed(got)]
+        assert values == [Response(message="hi")]
+
+
+def test_what_a_client_with_a_payload_codec_is_refused() -> None:
+    target = "tcp://127.0.0.1:1"
+    with nothing_stays_registered():
+        codec = example("A payload codec")["Json"]
+        for options, said in (
+            ({"payload": "xml"}, "unknown payload codec 'xml'; there are: json"),
+            ({"payload": "json", "framing": "framed"}, "choose framing"),
+            ({"payload": "json", "framing": "ttheader-framed"}, "choose framing"),
+            ({"payload": "json", "protocol": "compact"}, "choose framing"),
+            ({"payload": "json", "checksum": True}, "brings its own"),
+            ({"payload": "json", "compression": "zlib"}, "brings its own"),
+        ):
+            with pytest.raises(UsageError, match=said):
+                EchoClient(target, **options)  # type: ignore[arg-type]
+        extend.register_payload_codec(type("Half", (ServerOnly,), {"name": "half", "magic": b"HF"})())
+        with pytest.raises(UsageError, match="half is for servers only: a client needs its write_args, read_result, read_error"):
+            EchoClient(target, payload="half")
+        for facts, said in (
+            ({"name": "other", "magic": b"JS"}, "json has the magic"),
+            ({"name": "", "magic": b"xx"}, "needs a name"),
+            ({"name": "a", "magic": b"\x80\x01"}, "Thrift or Kitex Protobuf"),
+            ({"name": "a", "magic": b"\x90\x01"}, "Thrift or Kitex Protobuf"),
+            ({"name": "a", "magic": b"\x82\x21"}, "Thrift or Kitex Protobuf"),
+            ({"name": "a", "magic": "JS"}, "two bytes"),
+        ):
+            with pytest.raises(UsageError, match=said):
+                extend.register_payload_codec(type("Bad", (ServerOnly,), facts)())
+        before = len(extend.protocols())
+        extend.register_payload_codec(codec())  # again: one takes the other's place
+        assert len(extend.protocols()) == before
+
+
+class ServerOnly(extend.PayloadCodec):
+    def read_args(self, *_: Any) -> Any:
+        return ()
+
+    def write_result(self, *_: Any) -> bytes:
+        return b""
+
+    write_error = write_result
 
 
 # ---- metadata
