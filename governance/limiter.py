@@ -6,7 +6,7 @@ cells they are given: over all workers where those are shared.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, Final
@@ -123,6 +123,7 @@ class Limits:
         def wrap(handler: Handler) -> Handler:
             def handle(call: Call, args: tuple[Any, ...]) -> Any:
                 entered: list[Concurrency] = []
+                held = False
                 try:
                     for limit in limits_of(call):
                         if limit.concurrency is not None:
@@ -131,10 +132,15 @@ class Limits:
                             entered.append(limit.concurrency)
                         if limit.rate is not None and not limit.rate.take():
                             raise limit.refusal(call, f"{limit.rule.rate:g} calls a second")
-                    return handler(call, args)
+                    value = handler(call, args)
+                    if entered and call.is_server and call.spec.server_streaming:
+                        held = True
+                        return _Held(value, entered)
+                    return value
                 finally:
-                    for concurrency in entered:
-                        concurrency.leave()
+                    if not held:
+                        for concurrency in entered:
+                            concurrency.leave()
 
             return handle
 
@@ -166,6 +172,28 @@ class Limits:
             }
             for limit in self._limits.values()
         ]
+
+
+class _Held:
+    """What a streaming handler answers with, message by message: the call is under way until whoever sends them closes this."""
+
+    def __init__(self, values: Any, entered: list[Concurrency]) -> None:
+        self._values = values
+        self._entered = entered
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._values)
+
+    def close(self) -> None:
+        """The stream is over, or is not wanted any more."""
+        entered, self._entered = self._entered, []
+        try:
+            close = getattr(self._values, "close", None)
+            if close is not None:
+                close()
+        finally:
+            for concurrency in entered:
+                concurrency.leave()
 
 
 def limiter(rules: Sequence[LimitRule], service: str, method: str, memory: Memory | None = None) -> Middleware | None:

@@ -22,7 +22,9 @@ from governance.memory import Memory
 from governance.policy import OFF, BreakerPolicy, ClientPolicy, Policy
 from governance.retry import RetryPolicy
 from tests.support.echo_stub import Echo, EchoClient, Request, Response
-from tests.support.net import Peer, answer_to, echo_forever, read_frame, wait_until, with_hub, without_hub
+from tests.support.net import Peer, answer_to, echo_forever, read_frame, records, wait_until, with_hub, without_hub
+from tests.support.stream_echo import Reply, TalkClient, TalkService
+from tests.support.stream_echo import Request as StreamRequest
 from weego import config, governance, settings
 from weego.governed_config import ServerGovernance, client_settings, configure
 from weego.server import Server
@@ -318,6 +320,39 @@ def test_so_many_at_one_time_and_no_more() -> None:
         go.set()
         first.get(timeout=20)
         client.echo(Request())
+
+
+@with_hub
+def test_a_stream_counts_until_it_is_over() -> None:
+    """Whichever way it ends: by itself, given up by the client, or by the handler's failure."""
+    go = gevent.event.Event()
+
+    class Waiting(TalkService):
+        def watch(self, req: Any) -> Iterator[Any]:
+            yield Reply(message=req.message)
+            go.wait(20)
+            if req.action == "fail":
+                raise RuntimeError("on purpose")
+
+    tight = governed(limit=(config.Limit(name="one", concurrency=1),))
+    with Server([Waiting()], listen=["tcp://127.0.0.1:0"], governance=tight) as server, TalkClient(server.addresses, timeout=20) as client:
+        for ending in ("", "fail", "cancel"):
+            go.clear()
+            stream = client.watch(StreamRequest(message="m", action=ending))
+            next(stream)
+            with pytest.raises(ResourceExhausted, match="limit one, 1 calls at one time"):
+                list(client.watch(StreamRequest()))
+            assert tight.snapshot()["limits"][0]["current"] == 1
+            if ending == "cancel":
+                stream.cancel()
+            go.set()
+            if ending == "":
+                assert list(stream) == []
+            elif ending == "fail":
+                with records(), pytest.raises(RpcError, match="on purpose"):
+                    list(stream)
+            wait_until(lambda: tight.snapshot()["limits"][0]["current"] == 0)
+        assert [each.message for each in client.watch(StreamRequest(message="after"))] == ["after"]
 
 
 @with_hub

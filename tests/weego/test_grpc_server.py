@@ -15,10 +15,13 @@ import pytest
 import weego
 from codec.errors import BusinessError, Code, StatusError
 from codec.grpc import binary_value, find_field
+from governance.memory import Memory
 from tests.support.certs import Certificates
 from tests.support.grpc_echo import Echo, EchoService, Reply, Request
 from tests.support.grpc_wire import Closed, GrpcWire, prefixed, replies, said
 from tests.support.net import records, served, wait_until, with_hub, without_hub
+from weego import config
+from weego.governed_config import ServerGovernance
 from weego.routes import ServiceError, inline, thread
 
 ACCEPTED, DETAILS = 15, 18
@@ -119,6 +122,32 @@ def test_a_handler_that_streams_waits_for_a_peer_that_does_not_read() -> None:
         assert (count, len(made)) == (1000, 1000)
 
     against(acting(count=lambda _: made.append(1)), use)
+
+
+@without_hub
+def test_limits_see_streams_from_their_beginning_to_their_end() -> None:
+    """Kitex's limiters do not see gRPC's streams."""
+    go = gevent.event.Event()
+    tight = ServerGovernance(
+        config.Governance(limit=(config.Limit(name="one", concurrency=1, method="Watch"), config.Limit(name="few", rate=0.001, burst=2.0, method="Chat"))), Memory()
+    )
+
+    def wait(_: Any) -> None:
+        while not go.is_set():
+            gevent.sleep(0.01)
+
+    def use(wire: GrpcWire) -> None:
+        first = wire.open("Watch")
+        wire.send(first, prefixed(Request(count=1, action="wait").SerializeToString()), end=True)
+        wait_until(lambda: tight.snapshot()["limits"][0]["current"] == 1)
+        status, message, _ = wire.call("Watch", Request(count=1))
+        assert (status, "limit one, 1 calls at one time" in message) == (Code.RESOURCE_EXHAUSTED, True)
+        go.set()
+        assert wire.finish(first) == (0, "")
+        assert wire.call("Watch", Request(count=1))[0] == 0
+        assert [wire.call("Chat", Request())[0] for _ in range(3)] == [0, 0, Code.RESOURCE_EXHAUSTED]
+
+    against(acting(wait=wait), use, governance=tight)
 
 
 @without_hub
