@@ -162,7 +162,7 @@ cdef class GrpcStream(Stream):
             c.sent_data(self, first)
             first -= PREFIX
             if first < n:
-                return c.send_data(self, p + first, n - first, end)
+                return c.send_data(self, p + first, n - first, end, payload)
             if end:
                 self.local_done = True
                 return c.local_end(self)
@@ -172,7 +172,7 @@ cdef class GrpcStream(Stream):
         o[0] = compressed
         put32(o + 1, <uint32_t>n)
         memcpy(o + PREFIX, p, n)
-        return c.send_data(self, o, PREFIX + n, end)
+        return c.send_data(self, o, PREFIX + n, end, framed)
 
     def next_message(self):
         """`take_message` for Python."""

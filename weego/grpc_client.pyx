@@ -468,7 +468,7 @@ cdef class GrpcCall:
         if s.is_open and not s.local_done and not self.link.is_closed:
             self.link.enter()
             try:
-                self.link.protocol.send_data(s, NULL, 0, True)
+                self.link.protocol.send_data(s, NULL, 0, True, None)
                 self.link.push(self.deadline)
             finally:
                 self.link.leave()

@@ -111,7 +111,7 @@ cdef class ConnectionSink(Sink):
 
     cdef Py_ssize_t backlog(self) noexcept:
         cdef Connection c = self.connection
-        return 0 if c.output is None else c.output.n - c.sent
+        return 0 if c.output is None else c.output.n + c.output.apart - c.sent
 
     cdef int want_room(self) except -1:
         self.connection.watch_room = True
@@ -392,7 +392,7 @@ cdef class GrpcFront(Front):
             if status == 405:
                 fields.append((b"allow", b"POST, OPTIONS"))
             s.connection.send_fields(s, fields, False)
-            s.connection.send_data(s, <const unsigned char*>PyBytes_AS_STRING(NO_GRPC), PyBytes_GET_SIZE(NO_GRPC), True)
+            s.connection.send_data(s, <const unsigned char*>PyBytes_AS_STRING(NO_GRPC), PyBytes_GET_SIZE(NO_GRPC), True, NO_GRPC)
         return self.settle(<GrpcServerConnection>s.connection)
 
     cdef int preflight(self, GrpcServerStream s) except -1:
@@ -490,7 +490,7 @@ cdef class GrpcFront(Front):
         payload = framed(compressed, payload)
         if s.dialect == WEB_TEXT:
             payload = base64.b64encode(payload)
-        return s.connection.send_data(s, <const unsigned char*>PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload), False)
+        return s.connection.send_data(s, <const unsigned char*>PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload), False, payload)
 
     cdef int send_status(self, GrpcServerStream s, Call call, list status) except -1:
         """End the call: `status` and the handler's trailers."""
@@ -506,7 +506,7 @@ cdef class GrpcFront(Front):
         data = framed(0x80, data)
         if s.dialect == WEB_TEXT:
             data = base64.b64encode(data)
-        return s.connection.send_data(s, <const unsigned char*>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), True)
+        return s.connection.send_data(s, <const unsigned char*>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), True, data)
 
     cdef int send_all(self, Job job, object values) except -1:
         """Send what a streaming handler returned, at the peer's pace."""

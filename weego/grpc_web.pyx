@@ -267,7 +267,7 @@ cdef class WebConnection(GrpcServerConnection):
             return self.local_end(s)
         return 0
 
-    cdef Py_ssize_t write_data(self, Stream s, const uint8_t* p, Py_ssize_t n, bint end) except -1:
+    cdef Py_ssize_t write_data(self, Stream s, const uint8_t* p, Py_ssize_t n, bint end, bytes owner) except -1:
         cdef bytes head
         cdef WriteBuffer out
         if n and self.sink.backlog() >= DATA_BACKLOG:

@@ -33,6 +33,7 @@ from weego.extend import ServerProtocol, protocols
 from weego.extend_front import UserFront
 from weego.grpc_server import GrpcFront, GrpcRoute
 from weego.grpc_web import WebFront
+from weego.heap import keep_freed
 from weego.idleness import Idleness
 from weego.log import Finished
 from weego.routes import Govern, build, build_grpc, build_streams
@@ -142,6 +143,7 @@ class Serving:
             named_only=self.limits.named_only,
         )
         routes, named = self._build(govern=govern)
+        keep_freed()
         self.hub = get_hub()
         self.loop = loop_of(self.hub)
         self._idleness: Idleness | None = None

@@ -168,14 +168,15 @@ cdef class H2Sender(Protocol):
     # ---- for the owner; none of these runs user code
     cdef Stream open_stream(self, list fields, bint end)
     cdef int send_fields(self, Stream s, list fields, bint end) except -1
-    cdef int send_data(self, Stream s, const uint8_t* p, Py_ssize_t n, bint end) except -1
+    # `owner`: None, or the immutable bytes that `p[:n]` is the end of; then it is not copied
+    cdef int send_data(self, Stream s, const uint8_t* p, Py_ssize_t n, bint end, bytes owner) except -1
     cdef int reset_stream(self, Stream s, int code) except -1
     cdef int take(self, Stream s, Py_ssize_t n) except -1
     cdef int productive(self) except -1
     cdef int pump(self) except -1
 
     cdef int write_fields(self, Stream s, list fields, bint end) except -1
-    cdef Py_ssize_t write_data(self, Stream s, const uint8_t* p, Py_ssize_t n, bint end) except -1
+    cdef Py_ssize_t write_data(self, Stream s, const uint8_t* p, Py_ssize_t n, bint end, bytes owner) except -1
     cdef void sent_data(self, Stream s, Py_ssize_t n) noexcept
     cdef Py_ssize_t longest_frame(self) noexcept
     cdef bint has_room_now(self) noexcept

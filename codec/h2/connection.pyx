@@ -22,7 +22,7 @@ Fields to send are a list of `codec.h2.hpack.Field` (those made once and sent of
 
 from collections import deque
 
-from codec.buffer cimport get32, left, put32, reserve
+from codec.buffer cimport APART, get32, left, put32, reserve
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy
@@ -98,15 +98,17 @@ cdef class Sink:
 
 
 cdef class BufferSink(Sink):
-    """Gathers what is sent in memory: for tests and tools. `time` is its clock, `unsent` what it claims to have as backlog."""
+    """Gathers what is sent in memory: for tests and tools. `time` is its clock, `unsent` what it claims to have as backlog; where it
+    `gathers`, large data is left where it is until it is taken."""
 
     cdef WriteBuffer buffer
     cdef public double time
     cdef public Py_ssize_t unsent
     cdef readonly bint wants_room
 
-    def __init__(self):
+    def __init__(self, *, bint gathers=False):
         self.buffer = WriteBuffer()
+        self.buffer.gathers = gathers
 
     cdef WriteBuffer writer(self):
         return self.buffer

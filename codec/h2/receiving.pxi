@@ -529,7 +529,7 @@ cdef class H2Connection(H2Sender):
 
     def send(self, Stream stream not None, bytes data=b"", bint end=False):
         """Send data, as far as the windows allow; the rest waits."""
-        self.send_data(stream, <const uint8_t*>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), end)
+        self.send_data(stream, <const uint8_t*>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), end, data)
 
     def respond(self, Stream stream not None, list fields not None, bint end=False):
         """Send fields: the first of a server, or trailers (`end`)."""

@@ -189,13 +189,13 @@ cdef class H2Sender(Protocol):
             return 0
         return self.write_fields(s, fields, end)
 
-    cdef int send_data(self, Stream s, const uint8_t* p, Py_ssize_t n, bint end) except -1:
-        """Send what the windows allow now; the rest is copied and waits."""
+    cdef int send_data(self, Stream s, const uint8_t* p, Py_ssize_t n, bint end, bytes owner) except -1:
+        """Send what the windows allow now; the rest waits, as a copy if it has no `owner` that can wait with it."""
         cdef Py_ssize_t sent
         if not s.is_open or s.local_done or self.dead:
             return 0
         if s.queue is None:
-            sent = self.write_data(s, p, n, end)
+            sent = self.write_data(s, p, n, end, owner)
             if sent == n:
                 return 0
             p += sent
@@ -204,7 +204,13 @@ cdef class H2Sender(Protocol):
             s.offset = 0
             s.progress = self.sink.now()
         if n:
-            s.queue.append(PyBytes_FromStringAndSize(<const char*>p, n))
+            if owner is not None and not s.queue:
+                s.queue.append(owner)
+                s.offset = PyBytes_GET_SIZE(owner) - n
+            elif owner is not None and PyBytes_GET_SIZE(owner) == n:
+                s.queue.append(owner)
+            else:
+                s.queue.append(PyBytes_FromStringAndSize(<const char*>p, n))
             s.queued += n
             self.queued += n
         if end:
@@ -238,7 +244,8 @@ cdef class H2Sender(Protocol):
                 chunk = <bytes>s.queue[0]
                 n = min(PyBytes_GET_SIZE(chunk) - s.offset, self.longest_frame())
                 sent = self.write_data(s, <const uint8_t*>PyBytes_AS_STRING(chunk) + s.offset, n,
-                                       s.ending and s.last_fields is None and len(s.queue) == 1 and s.offset + n == PyBytes_GET_SIZE(chunk))
+                                       s.ending and s.last_fields is None and len(s.queue) == 1 and s.offset + n == PyBytes_GET_SIZE(chunk),
+                                       chunk)
                 s.offset += sent
                 if s.queue is None:
                     continue
@@ -259,7 +266,7 @@ cdef class H2Sender(Protocol):
                 fields, s.last_fields = s.last_fields, None
                 self.write_fields(s, fields, True)
             elif s.ending and s.is_open and not s.ended_locally:
-                self.write_data(s, NULL, 0, True)
+                self.write_data(s, NULL, 0, True, None)
             s.on_drained()
         return 0
 
@@ -276,7 +283,7 @@ cdef class H2Sender(Protocol):
     cdef Py_ssize_t longest_frame(self) noexcept:
         return min(self.peer_max_frame, <Py_ssize_t>LONGEST_SENT)
 
-    cdef Py_ssize_t write_data(self, Stream s, const uint8_t* p, Py_ssize_t n, bint end) except -1:
+    cdef Py_ssize_t write_data(self, Stream s, const uint8_t* p, Py_ssize_t n, bint end, bytes owner) except -1:
         """Write DATA frames as far as windows and room allow. Returns how many bytes; END_STREAM goes with the last one."""
         cdef WriteBuffer out
         cdef Py_ssize_t sent = 0, size
@@ -295,8 +302,12 @@ cdef class H2Sender(Protocol):
             out = self.sink.writer()
             reserve(out, FRAME_HEAD + size)
             put_frame_head(out.p + out.n, size, DATA, END_STREAM if end and sent + size == n else 0, s.id)
-            memcpy(out.p + out.n + FRAME_HEAD, p + sent, size)
-            out.n += FRAME_HEAD + size
+            if owner is not None and size >= APART and out.gathers:
+                out.n += FRAME_HEAD
+                out.splice(owner, p + sent, size)
+            else:
+                memcpy(out.p + out.n + FRAME_HEAD, p + sent, size)
+                out.n += FRAME_HEAD + size
             self.sink.wrote()
             self.sent_data(s, size)
             sent += size

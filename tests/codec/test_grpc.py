@@ -95,6 +95,46 @@ def test_messages_cut_anywhere(messages: list[bytes], cut: int) -> None:
     assert (theirs.failure, server.held) == (None, 0)
 
 
+def carry(messages: list[bytes], *, gathers: bool, at_once: bool) -> tuple[bytes, list[bytes]]:
+    """What a client writes to the wire for some messages, and what a server that opens its windows finds in it."""
+    client, server, there, back = GrpcConnection(True), GrpcConnection(), BufferSink(gathers=gathers), BufferSink()
+    client.begin(there)
+    server.begin(back)
+    stream = client.open([(b":method", b"POST"), (b":scheme", b"http"), (b":path", b"/a/B"), (b":authority", b"x")])
+    assert isinstance(stream, GrpcStream)
+    wire, found, arriving, answers = b"", [], ReadBuffer(), ReadBuffer()
+
+    def exchange() -> None:
+        nonlocal wire
+        while sent := there.take():
+            wire += sent
+            arriving.write(sent)
+            while server.feed(arriving):
+                pass
+            for theirs in list(server.streams.values()):
+                assert isinstance(theirs, GrpcStream)
+                while (message := theirs.next_message()) is not None:
+                    found.append(message)
+            answers.write(back.take())
+            while client.feed(answers):
+                pass
+
+    for message in messages:
+        stream.write_message(message)
+        if not at_once:
+            exchange()
+    exchange()
+    return wire, found
+
+
+@given(st.lists(st.sampled_from([0, 1, 16_378, 16_379, 16_384, 40_000, 100_000, 300_000]), min_size=1, max_size=6), st.booleans())
+def test_large_messages_are_the_same_copied_or_not(sizes: list[int], at_once: bool) -> None:
+    messages = [bytes([number]) * size for number, size in enumerate(sizes)]
+    copied, found = carry(messages, gathers=False, at_once=at_once)
+    assert found == messages
+    assert carry(messages, gathers=True, at_once=at_once) == (copied, messages)
+
+
 @pytest.mark.parametrize("name", ["gzip", "deflate"])
 def test_compression_is_bounded(name: str) -> None:
     assert is_known(name)
