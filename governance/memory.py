@@ -19,12 +19,14 @@ import hashlib
 import logging
 import mmap
 import os
+from collections.abc import Callable
 from typing import Final
 
 from governance.breaker import BREAKER_CELLS
 from governance.budget import BUDGET_CELLS
 from governance.cells import Cells
 from governance.limits import MOST_SEATS, Seats
+from governance.meter import Tally
 
 __all__ = ["Memory"]
 
@@ -55,6 +57,8 @@ class Memory:
         self._found: dict[tuple[str, str], Cells] = {}
         self._start: dict[str, int] = {}
         self._full: set[str] = set()
+        self.tally_of: Callable[[str, str], Tally | None] = lambda service, method: None
+        """Where calls to a service's method are counted for whoever supervises this process; None: nowhere."""
         start = MOST_SEATS + 1
         for kind, (slots, width) in KINDS.items():
             self._start[kind] = start

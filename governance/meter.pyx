@@ -5,7 +5,7 @@ import os
 
 from governance.cells cimport add, load
 
-__all__ = ["BOUNDS", "METER_CELLS", "Meter", "totals"]
+__all__ = ["BOUNDS", "METER_CELLS", "TALLY_BOUNDS", "TALLY_CELLS", "Meter", "Tally", "totals"]
 
 cdef enum:
     CODES = 17            # Code, 0 to 16
@@ -19,6 +19,19 @@ METER_CELLS = BUCKETS + COUNT_OF_BUCKETS
 
 # Upper bounds of the latency buckets, seconds; the last is everything.
 BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, float("inf"))
+
+# What a tally has: code cells, microseconds, and more buckets, for it is read where nothing else is known of a method.
+TALLY_BOUNDS = (*BOUNDS[:-1], 2.5, 5.0, 10.0, float("inf"))
+cdef enum:
+    TALLY_MICROSECONDS = CODES
+    TALLY_BUCKETS = CODES + 1
+    COUNT_OF_TALLY_BUCKETS = 15
+TALLY_CELLS = TALLY_BUCKETS + COUNT_OF_TALLY_BUCKETS
+
+cdef double[15] _tally_bounds
+cdef int _j
+for _j in range(COUNT_OF_TALLY_BUCKETS):
+    _tally_bounds[_j] = TALLY_BOUNDS[_j]
 
 cdef double[12] _bounds
 cdef int _i
@@ -44,10 +57,29 @@ def _forget():
 os.register_at_fork(after_in_child=_forget)
 
 
-cdef class Meter:
-    """The calls of one method of one service."""
+cdef class Tally:
+    """The calls of one method, for whoever supervises this process: in cells that it can read, TALLY_CELLS of them."""
 
-    def __init__(self, str service, str method, Cells cells=None):
+    def __init__(self, Cells cells not None):
+        self.cells = cells
+        self.cell = cells.at(0, TALLY_BUCKETS + COUNT_OF_TALLY_BUCKETS)
+
+    cpdef int record(self, double seconds, int code) except -1:
+        """A call took so long and ended with this Code."""
+        cdef int bucket = 0
+        add(self.cell + (code if 0 <= code < CODES else 2), 1)
+        add(self.cell + TALLY_MICROSECONDS, <int64_t>(seconds * 1e6) if seconds > 0 else 0)
+        while bucket < COUNT_OF_TALLY_BUCKETS - 1 and seconds > _tally_bounds[bucket]:
+            bucket += 1
+        add(self.cell + TALLY_BUCKETS + bucket, 1)
+        return 0
+
+
+cdef class Meter:
+    """The calls of one method of one service. What it counts is added to `tally` as well, if there is one."""
+
+    def __init__(self, str service, str method, Cells cells=None, Tally tally=None):
+        self.tally = tally
         self.service = service
         self.method = method
         self.cells = Cells(None, 0, BUCKETS + COUNT_OF_BUCKETS) if cells is None else cells
@@ -64,6 +96,8 @@ cdef class Meter:
         while bucket < COUNT_OF_BUCKETS - 1 and seconds > _bounds[bucket]:
             bucket += 1
         add(self.cell + BUCKETS + bucket, 1)
+        if self.tally is not None:
+            self.tally.record(seconds, code)
         return 0
 
     cpdef int retried(self) except -1:

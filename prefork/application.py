@@ -159,7 +159,7 @@ class Application(Protocol):
 
     It may also have ``share(self, fd: int) -> None``: called in each loader before ``load``, with an empty memfd that lives as long as the server
     does, through reloads, dead loaders and upgrades, and is closed here after ``load``. What is to outlive a generation goes in there. Old and new
-    code may have it mapped at the same time.
+    code may have it mapped at the same time. From ``tally.OFFSET`` on it holds, if the application likes, what ``tally`` says, and the master reads that.
 
     It may also have ``after_fork(self) -> None``: called first in each new worker, before ``run``. An application that
     imports gevent calls ``gevent.reinit()`` there, for workers are forked by the plain system call.

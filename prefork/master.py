@@ -43,6 +43,7 @@ from prefork.scoreboard import Scoreboard
 from prefork.stacks import StackRequests
 from prefork.status import History
 from prefork.systemd import Notifier
+from prefork.tally import Reader
 from prefork.upgrade import Upgrade, examine, inherited
 from prefork.views import Views
 from prefork.watch import Watch
@@ -122,7 +123,8 @@ class Master:
         self.umask = 0
         """As it was started with."""
         self.shared_fd = -1
-        """Memory of the application's that outlives its generations (``Application``); nothing is ever read from it here."""
+        """Memory of the application's that outlives its generations (``Application``); of what is in there only ``tally`` is read here."""
+        self.tally: Reader
         self.family: Family
         self.watch: Watch
         self.board: Scoreboard
@@ -145,6 +147,7 @@ class Master:
         self.board = Scoreboard.attach(legacy["board"]) if legacy else Scoreboard.create()
         self.shared_fd = legacy["shared"] if legacy and "shared" in legacy else memfd_create("weego-shared", os.MFD_CLOEXEC)
         os.set_inheritable(self.shared_fd, False)
+        self.tally = Reader(self.shared_fd)
         try:
             self.loop.on_signals(
                 {

@@ -5,16 +5,19 @@ Names and units follow Prometheus' own rules: base units, ``_total`` on counters
 
 from __future__ import annotations
 
+import math
 import sys
 from typing import TYPE_CHECKING
 
 from prefork import scoreboard, status
 from prefork.status import ABUSES, COUNTERS, GAUGES
+from prefork.tally import BOUNDS, CODES, SIDES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from prefork.master import Master
+    from prefork.tally import Row
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -35,6 +38,8 @@ _COUNTER_TEXTS = {
     "client_retries": ("weego_client_retries_total", "Further attempts after one that failed."),
     "client_hedges": ("weego_client_hedges_total", "Further attempts beside one that was slow."),
 }
+
+_SIDE_TEXTS = {"server": "that the workers served", "client": "that clients in the workers made, with all their attempts"}
 
 #: A sample: labels and value.
 Sample = tuple[dict[str, str], int]
@@ -106,7 +111,36 @@ def page(master: Master) -> bytes:
         "Connections, or streams that stalled, ended for abuse of HTTP/2, by kind.",
         [({"kind": kind}, board.total(scoreboard.FIRST_ABUSE + at)) for at, kind in enumerate(ABUSES)],
     )
+    for side in SIDES:
+        lines += _calls(side, master.tally.rows(side))
     return ("\n".join(lines) + "\n").encode()
+
+
+def _calls(side: str, rows: list[Row]) -> list[str]:
+    """Calls by method: how they ended, and a histogram of how long they took."""
+    if not rows:
+        return []
+    calls, seconds = f"weego_{side}_method_calls_total", f"weego_{side}_call_duration_seconds"
+    lines = _family(
+        calls,
+        "counter",
+        f"Calls {_SIDE_TEXTS[side]}, by method and code.",
+        [
+            ({"service": row.service, "method": row.method, "code": code}, count)
+            for row in rows
+            for code, count in zip(CODES, row.codes, strict=True)
+            if count
+        ],
+    )
+    lines += _family(seconds, "histogram", f"How long calls took {_SIDE_TEXTS[side]}.", [])
+    for row in rows:
+        labels, below = {"service": row.service, "method": row.method}, 0
+        for bound, count in zip(BOUNDS, row.buckets, strict=True):
+            below += count
+            lines.append(_sample(f"{seconds}_bucket", labels | {"le": "+Inf" if bound == math.inf else repr(bound)}, str(below)))
+        lines.append(_sample(f"{seconds}_sum", labels, repr(row.microseconds / 1e6)))
+        lines.append(_sample(f"{seconds}_count", labels, str(below)))
+    return lines
 
 
 def _one(value: int) -> list[Sample]:
@@ -115,10 +149,13 @@ def _one(value: int) -> list[Sample]:
 
 def _family(name: str, kind: str, text: str, samples: Iterable[Sample]) -> list[str]:
     lines = [f"# HELP {name} {text}", f"# TYPE {name} {kind}"]
-    for labels, value in samples:
-        inside = ",".join(f'{label}="{_escaped(each)}"' for label, each in labels.items())
-        lines.append(f"{name}{{{inside}}} {value:d}" if inside else f"{name} {value:d}")
+    lines += [_sample(name, labels, f"{value:d}") for labels, value in samples]
     return lines
+
+
+def _sample(name: str, labels: dict[str, str], value: str) -> str:
+    inside = ",".join(f'{label}="{_escaped(each)}"' for label, each in labels.items())
+    return f"{name}{{{inside}}} {value}" if inside else f"{name} {value}"
 
 
 def _escaped(value: str) -> str:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from weego.config import Config, ListenTls
     from weego.governed_config import ServerGovernance
     from weego.serving import GrpcOptions, Serving, ServingLimits, StreamOptions
+    from weego.tallies import Tallies
 
 __all__ = ["App", "check", "run_master"]
 
@@ -77,6 +78,7 @@ class App:
         self.memory: Memory | None = None
         self._governance: ServerGovernance | None = None
         self._shared_fd: int | None = None
+        self._tallies: Tallies | None = None
         self.tls: list[ServerTLS | None] = []
         self._center: Center[Config] | None = None
 
@@ -144,9 +146,13 @@ class App:
         from governance.memory import Memory
         from weego.governed_config import known_of
         from weego.settings import remember
+        from weego.tallies import open_tallies
 
         # Breakers, rates and budgets are facts of other servers and of the load, not of this generation: they live as long as the master.
         memory = Memory.shared() if self._shared_fd is None else Memory.behind(self._shared_fd)
+        self._tallies = None if self._shared_fd is None else open_tallies(self._shared_fd)
+        if self._tallies is not None:
+            memory.tally_of = self._tallies.client
         try:
             remember(known_of(config, memory))
         except UsageError as error:
@@ -226,6 +232,8 @@ class App:
             log.setup(config.log, f"worker {worker.slot}", threaded=True)
         except OSError as error:
             raise LoadError(f"[log]: {error.filename} cannot be opened: {error.strerror}") from None
+        if self._tallies is not None:
+            self._tallies.stripe = worker.slot
         services = [make_service(cls) for cls in self.classes]
         body: Body | None = None
         assert self.memory is not None
@@ -241,6 +249,7 @@ class App:
             streaming=stream_options(config),
             access=log.access_log() if config.log.access else None,
             may_accept=lambda: body is not None and body.may_accept(),
+            tally_of=self._tallies.server if self._tallies is not None else None,
         )
         warm_up_configured()  # with the hub, which there is now
         # What was imported lives as long as the process: the collector need not walk it, and the pages stay shared with the loader.

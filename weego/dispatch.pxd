@@ -3,6 +3,7 @@
 
 from codec.protocol cimport Protocol
 from governance.call cimport Call
+from governance.meter cimport Tally
 from libc.stdint cimport int64_t
 from poller.connection cimport Connection, Receiver
 from poller.leader cimport Leaders
@@ -28,6 +29,7 @@ cdef class Target:
     cdef readonly str service
     cdef readonly double timeout       # seconds that a call may take at most; 0: what the caller says
     cdef readonly bint streams         # the handler returns an iterator of answers
+    cdef readonly Tally tally          # counts its calls; None: nobody does
 
 
 cdef class Job:
@@ -90,6 +92,7 @@ cdef class Dispatcher:
     cdef object context                # contextvars.Context that every call starts from
     cdef object pool                   # gevent threadpool, made when a thread handler needs it
     cdef public int64_t max_concurrency
+    cdef public object tally_of        # (service, method) -> Tally: where refused calls are counted, unknown ones under ("", ""); or None
     cdef public Queue queue            # None: every call is served when it comes
     cdef int64_t[::1] row
     cdef bint has_row

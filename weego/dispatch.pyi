@@ -2,6 +2,7 @@ from collections.abc import Callable
 from typing import Any
 
 from governance.chain import Handler
+from governance.meter import Tally
 from poller.connection import Connection, Limits, Receiver
 from poller.loop import Loop
 from poller.tls import ServerTLS
@@ -31,6 +32,7 @@ class Target:
         mode: str = "greenlet",
         timeout: float = 0,
         streams: bool = False,
+        tally: Tally | None = None,
     ) -> None: ...
 
 class Front(Receiver):
@@ -59,6 +61,7 @@ class Dispatcher:
     entrance: Front | None
     max_concurrency: int
     queue: Queue | None
+    tally_of: Callable[[str, str], Tally | None] | None
     draining: bool
     leaving: bool
     on_idle: Callable[[], None] | None

@@ -21,6 +21,7 @@ cimport cython
 from cpython.object cimport PyObject
 from poller.clock cimport monotonic
 from poller.connection cimport Limits
+from governance.meter cimport Tally
 from poller.leader cimport Leader
 
 from contextvars import copy_context
@@ -46,16 +47,18 @@ log = logging.getLogger("weego.worker")
 cdef class Target:
     """Who serves one method, and how. `mode` is a name of MODES; `method` is the bound method when no middleware wraps it.
 
-    `streams` says that the handler returns an iterator of answers, which the Front sends one by one.
+    `streams` says that the handler returns an iterator of answers, which the Front sends one by one. `tally` counts how the calls end.
     """
 
-    def __init__(self, str service, handler, method=None, str mode="greenlet", double timeout=0, bint streams=False):
+    def __init__(self, str service, handler, method=None, str mode="greenlet", double timeout=0, bint streams=False,
+                 Tally tally=None):
         self.service = service
         self.handler = handler
         self.method = method
         self.mode = MODES[mode]
         self.timeout = timeout
         self.streams = streams
+        self.tally = tally
 
 
 @cython.freelist(64)
@@ -286,13 +289,21 @@ cdef class Dispatcher:
         """The answer is written, or cannot be: count, and tell the access log."""
         if code != OK and not job.expected:
             self.count_error()
+        if job.target.tally is not None:
+            job.target.tally.record(monotonic() - job.call.started, code)
         if self.access is not None:
             self.tell(job.call, job.request, code, job.answer_size, error)
         return 0
 
     cdef int refused(self, Connection c, object request, object spec, str service, Py_ssize_t size, object error) except -1:
         """A request was answered with `error` (an RpcError) in `size` bytes, without calling anyone."""
+        cdef Tally tally
         self.count_error()
+        if self.tally_of is not None:
+            # What a peer calls a method that there is not is no label.
+            tally = self.tally_of("", "") if isinstance(spec, Unknown) else self.tally_of(service, spec.name)
+            if tally is not None:
+                tally.record(monotonic() - self.loop.polled, error.code)
         if self.access is not None:
             self.tell(self.new_call(c, spec, service, request), request, error.code, size, error)
         return 0

@@ -153,7 +153,7 @@ class Governed:
         if policy.breaker is not None:
             breaker = self.breakers[spec.name] = self._breaker(name, policy.breaker)
         if policy.metrics:
-            meter = self.meters[spec.name] = Meter(self.service, spec.name, self.memory.find("counter", f"client {name}"))
+            meter = self.meters[spec.name] = Meter(self.service, spec.name, self.memory.find("counter", f"client {name}"), self.memory.tally_of(self.service, spec.name))
         if policy.limits:
             limits = self.limits[spec.name] = Limits(policy.limits, self.memory)
         idempotent = policy.idempotent if policy.idempotent is not None else bool(getattr(spec, "idempotent", False))

@@ -12,6 +12,7 @@ from codec.spec import Method, Service
 from codec.thrift import Route
 from codec.ttstream import StreamMethod
 from governance.chain import Handler, Middleware, compose
+from governance.meter import Tally
 from weego.dispatch import Target
 from weego.grpc_server import GrpcRoute
 
@@ -21,6 +22,7 @@ _Method = TypeVar("_Method", bound=Callable[..., Any])
 _MODE = "__weego_mode__"
 
 Govern = Callable[[str, str], Sequence[Middleware]]
+TallyOf = Callable[[str, str], Tally | None]
 
 
 class ServiceError(UsageError):
@@ -44,6 +46,7 @@ def build(
     middleware: Sequence[Middleware] = (),
     *,
     govern: Govern | None = None,
+    tally_of: TallyOf | None = None,
     timeout: float = 0.0,
     fallback: object = None,
     named_only: bool = False,
@@ -51,7 +54,7 @@ def build(
     """Routes over all services by method name, and by service name.
 
     Where two services have a method of one name, `fallback`, which is one of `services`, answers a caller that names none, or else the first
-    service does. `govern(service, method)` gives the policies of a method, above all other middleware. With `named_only` such a caller is refused. `timeout` bounds every call, in seconds; 0 is none. Raises ServiceError.
+    service does. `govern(service, method)` gives the policies of a method, above all other middleware, and `tally_of(service, method)` what counts its calls. With `named_only` such a caller is refused. `timeout` bounds every call, in seconds; 0 is none. Raises ServiceError.
     """
     services = list(services)
     if fallback is not None:
@@ -67,7 +70,7 @@ def build(
             raise ServiceError(f"two services are called {spec.full_name}; a server can have each name once")
         full_names.add(spec.full_name)
         routes = {
-            method.wire_name: Route(method, _target(service, spec.name, method, [*(govern(spec.name, method.name) if govern else ()), *middleware], timeout))
+            method.wire_name: Route(method, _target(service, spec.name, method, [*(govern(spec.name, method.name) if govern else ()), *middleware], timeout, tally_of))
             for method in spec.methods.values()
             if not (method.client_streaming or method.server_streaming)  # those are gRPC's, or TTHeaderStreaming's
         }
@@ -85,6 +88,7 @@ def build_streams(
     middleware: Sequence[Middleware] = (),
     *,
     govern: Govern | None = None,
+    tally_of: TallyOf | None = None,
     timeout: float = 0.0,
     fallback: object = None,
     named_only: bool = False,
@@ -101,7 +105,7 @@ def build_streams(
         methods = {}
         for method in spec.methods.values():
             chain = [*(govern(spec.name, method.name) if govern else ()), *middleware]
-            target = _target(service, spec.name, method, chain, timeout)
+            target = _target(service, spec.name, method, chain, timeout, tally_of)
             methods[method.wire_name] = StreamMethod(method, target, max_decoded=max_decoded)
         named.setdefault(spec.name, methods)
         for name, found in methods.items():
@@ -110,7 +114,12 @@ def build_streams(
 
 
 def build_grpc(
-    services: Iterable[object], middleware: Sequence[Middleware] = (), *, govern: Govern | None = None, timeout: float = 0.0
+    services: Iterable[object],
+    middleware: Sequence[Middleware] = (),
+    *,
+    govern: Govern | None = None,
+    tally_of: TallyOf | None = None,
+    timeout: float = 0.0,
 ) -> list[GrpcRoute]:
     """The Protobuf services' methods as gRPC calls them; parameters and errors as for `build`."""
     found = []
@@ -119,7 +128,7 @@ def build_grpc(
         if spec.kind == "protobuf":
             for method in spec.methods.values():
                 chain = [*(govern(spec.name, method.name) if govern else ()), *middleware]
-                target = _target(service, spec.name, method, chain, timeout)
+                target = _target(service, spec.name, method, chain, timeout, tally_of)
                 found.append(GrpcRoute(method, target, spec.full_name, method.request.decode, method.response.encode))
     return found
 
@@ -136,7 +145,7 @@ def _spec_of(service: object) -> Any:
     return spec
 
 
-def _target(service: object, name: str, method: Method, middleware: Sequence[Middleware], timeout: float) -> Target:
+def _target(service: object, name: str, method: Method, middleware: Sequence[Middleware], timeout: float, tally_of: TallyOf | None) -> Target:
     bound: Callable[..., Any] = getattr(service, method.py_name)
     where = f"{type(service).__module__}.{type(service).__qualname__}.{method.py_name}"
     if inspect.iscoroutinefunction(bound) or inspect.isasyncgenfunction(bound):
@@ -153,4 +162,5 @@ def _target(service: object, name: str, method: Method, middleware: Sequence[Mid
         return bound(*args)
 
     handler: Handler = compose(call_method, middleware)
-    return Target(name, handler, bound if not middleware else None, mode, timeout, method.server_streaming)
+    tally = tally_of(name, method.name) if tally_of is not None else None
+    return Target(name, handler, bound if not middleware else None, mode, timeout, method.server_streaming, tally)

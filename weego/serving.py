@@ -36,7 +36,7 @@ from weego.grpc_web import WebFront
 from weego.heap import keep_freed
 from weego.idleness import Idleness
 from weego.log import Finished
-from weego.routes import Govern, build, build_grpc, build_streams
+from weego.routes import Govern, TallyOf, build, build_grpc, build_streams
 from weego.stream_server import DEFAULT_MAX_QUEUED, DEFAULT_MAX_STREAMS, StreamDetector, StreamFront
 from weego.thrift_front import ThriftFront
 
@@ -116,6 +116,7 @@ class Serving:
     """Serves `services` on the hub of this thread. Make it after fork.
 
     `may_accept` is asked before a connection is taken in; `changed` is told after the number of connections changed.
+    `tally_of(service, method)` gives what counts the calls of a method, without names of those that there is no method for.
     """
 
     def __init__(
@@ -131,6 +132,7 @@ class Serving:
         streaming: StreamOptions | None = None,
         access: Finished | None = None,
         may_accept: Callable[[], bool] | None = None,
+        tally_of: TallyOf | None = None,
     ) -> None:
         self.limits = limits or ServingLimits()
         services = tuple(services)
@@ -138,6 +140,7 @@ class Serving:
             build,
             services,
             middleware,
+            tally_of=tally_of,
             timeout=self.limits.call_timeout,
             fallback=fallback,
             named_only=self.limits.named_only,
@@ -153,6 +156,7 @@ class Serving:
             access=access,
             max_concurrency=self.limits.max_concurrency,
         )
+        self.dispatcher.tally_of = tally_of
         self._shed(shedder)
         self._thrift = ThriftFront(
             self.dispatcher, routes, named, max_message=self.limits.max_message, max_decoded=self.limits.max_decoded
@@ -165,6 +169,7 @@ class Serving:
             build_streams,
             services,
             middleware,
+            tally_of=tally_of,
             timeout=self.limits.call_timeout,
             fallback=fallback,
             named_only=self.limits.named_only,
@@ -179,7 +184,7 @@ class Serving:
         self._grpc_web: GrpcFront | None = None
         self._grpc_options = grpc or GrpcOptions()
         self.health: Health | None = None
-        self._build_grpc = partial(build_grpc, services, middleware, timeout=self.limits.call_timeout)
+        self._build_grpc = partial(build_grpc, services, middleware, tally_of=tally_of, timeout=self.limits.call_timeout)
         self._pools: list[Any] = [service.__weego_pool__ for service in services if hasattr(service, "__weego_pool__")]
         routes_of_grpc = self._build_grpc(govern=govern)
         if routes_of_grpc:
@@ -251,7 +256,7 @@ class Serving:
             from weego.grpc_services import reflection_services
 
             own += reflection_services(lambda: names, lambda: [pool() for pool in self._pools])
-        for route in build_grpc(own):
+        for route in build_grpc(own, tally_of=self.dispatcher.tally_of):
             if route.path not in self.grpc.routes:  # a program may bring its own
                 self.grpc.add(route)
                 names.add(route.path[1:].rpartition(b"/")[0].decode())

@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.test_crash import KILLED
-from tests.e2e.wire import Wire
+from tests.e2e.wire import EXCEPTION, REPLY, STRING, Wire
 from tests.support import need
 from tests.support.processes import Process
-from tests.support.service import App, Server, until
+from tests.support.service import PROBE_CODE, App, Server, until
 
 ADMIN = '[admin]\naddress = "tcp://127.0.0.1:0"'
 REMEDY = "apt-get install prometheus"
@@ -35,15 +35,69 @@ def page(admin: str) -> bytes:
         return bytes(answer.read())
 
 
-def test_promtool_finds_nothing(app: App) -> None:
+def samples(admin: str) -> dict[str, float]:
+    """Values by name and labels."""
+    return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in page(admin).decode().splitlines() if not line.startswith("#"))}
+
+
+@contextlib.contextmanager
+def calling(folder: Path) -> Iterator[Server]:
+    """A server whose workers call another server of the same service for each `echo`."""
+    with App(folder / "other").serve() as called:
+        code = PROBE_CODE.format(version=1).replace("from gen.probe import Probe,", "from gen.probe import Probe, ProbeClient,")
+        code = code.replace("self.heard: list[str] = []", 'self.heard: list[str] = []\n        self.other = ProbeClient("service://other")')
+        code = code.replace("        return text\n\n    def blob", "        return self.other.echo(text)\n\n    def blob")
+        more = f'{ADMIN}\n[client.other]\ntarget = "{called.address}"\ntimeout = "20s"\n'
+        with App(folder / "caller", code=code).serve(workers=2, more=more, allow=KILLED) as server:
+            yield server
+
+
+def test_promtool_finds_nothing(tmp_path: Path) -> None:
     promtool = need.program("promtool", REMEDY)
-    with app.serve(workers=2, more=ADMIN) as server, Wire(server.address) as wire:
-        wire.tell()
+    with calling(tmp_path) as server, Wire(server.address) as wire:
+        assert wire.call("echo", (1, STRING, "x")).kind == REPLY
         server.reload_ok()
-        found = subprocess.run(
-            [promtool, "check", "metrics"], input=page(admin_of(server)), capture_output=True, timeout=50, check=False
-        )
+        text = page(admin_of(server))
+        found = subprocess.run([promtool, "check", "metrics"], input=text, capture_output=True, timeout=50, check=False)
     assert (found.returncode, found.stdout + found.stderr) == (0, b"")
+    for side in (b"server", b"client"):
+        assert b"# TYPE weego_" + side + b"_call_duration_seconds histogram" in text
+
+
+def test_calls_are_counted_by_method_over_reloads_and_kills(tmp_path: Path) -> None:
+    with calling(tmp_path) as server:
+        admin = admin_of(server)
+
+        def call(times: int) -> None:
+            for _ in range(times):
+                with Wire(server.address) as wire:
+                    assert wire.call("echo", (1, STRING, "x")).kind == REPLY
+                    assert wire.call("nothing").kind == EXCEPTION
+
+        def counted(number: int) -> None:
+            # A worker counts a call after its answer is on its way.
+            unknown = 'weego_server_method_calls_total{service="other",method="other",code="UNIMPLEMENTED"}'
+            until(lambda: samples(admin).get(unknown) == number, "the calls to be counted")
+            found = samples(admin)
+            for side in ("server", "client"):
+                who = f'service="{"Probe" if side == "server" else "other"}",method="echo"'
+                assert found[f'weego_{side}_method_calls_total{{{who},code="OK"}}'] == number
+                assert found[f"weego_{side}_call_duration_seconds_count{{{who}}}"] == number
+                assert found[f'weego_{side}_call_duration_seconds_bucket{{{who},le="+Inf"}}'] == number
+                assert found[f"weego_{side}_call_duration_seconds_sum{{{who}}}"] > 0
+            # What a peer made up has no label of its own.
+            assert not any("nothing" in name for name in found)
+
+        call(5)
+        counted(5)
+        old = set(server.workers())
+        server.reload_ok()
+        until(lambda: not old & set(server.remember()), "the old workers to go")
+        call(5)
+        counted(10)
+        os.kill(server.workers()[0], signal.SIGKILL)
+        call(5)
+        counted(15)
 
 
 @contextlib.contextmanager
