@@ -21,7 +21,7 @@ from poller.clock import monotonic
 from prefork import scoreboard
 from prefork.scoreboard import STALE_BEAT_NS, Scoreboard
 
-__all__ = ["Announcer", "address_of", "is_speaker", "wait_for_silence"]
+__all__ = ["Announcer", "address_of", "do_others_speak", "is_speaker", "wait_for_silence"]
 
 log = logging.getLogger("weego.governance")
 
@@ -42,7 +42,8 @@ PATIENCE: Final = 20
 class Announcer:
     """Keeps `registration` in `registry` while `speaks()` says that this process is the one to do it.
 
-    `told(on)` hears when it has said that the instance is there, or begun to, and when that is taken back or left to another.
+    `told(on)` hears when it has said that the instance is there, or begun to, and when that is taken back or left to another; `others()` says whether
+    another process has.
     """
 
     def __init__(
@@ -51,9 +52,11 @@ class Announcer:
         registration: Registration,
         speaks: Callable[[], bool] = lambda: True,
         told: Callable[[bool], object] = bool,
+        others: Callable[[], bool] = lambda: False,
     ) -> None:
         self.registration = registration
         self._told = told
+        self._others = others
         self._registry = registry
         self._speaks = speaks
         self._is_announced = False
@@ -71,6 +74,8 @@ class Announcer:
         while True:
             if not self._speaks():
                 self._due = 0.0
+                if self._is_announced and self._others():
+                    self._note(False)  # theirs to take back; until they have begun, a stop would leave what this one said
             elif monotonic() >= self._due:
                 self._register()
             gevent.sleep(LOOK)
@@ -137,6 +142,12 @@ def is_speaker(board: Scoreboard, index: int) -> bool:
         ):
             return row == index
     return False
+
+
+def do_others_speak(board: Scoreboard, index: int) -> bool:
+    """Has a worker of another row the service announced, or begun to?"""
+    cells = board.cells
+    return any(row != index and cells[(scoreboard.FIRST_ROW + row) * scoreboard.ROW_CELLS + scoreboard.SPEAKS] for row in board.rows())
 
 
 def wait_for_silence(board: Scoreboard) -> None:

@@ -192,7 +192,7 @@ class App:
         from governance.discovery import Registration
         from governance.instance import Instance
         from prefork import scoreboard
-        from weego.announce import Announcer, address_of, is_speaker
+        from weego.announce import Announcer, address_of, do_others_speak, is_speaker
         from weego.discovery import registry_of
 
         try:  # all workers say the same, or the registry would see changes
@@ -206,6 +206,7 @@ class App:
             Registration(config.server.name, instance, float(registry.ttl)),
             lambda: is_speaker(worker.board, worker.index),
             lambda on: worker.row.__setitem__(scoreboard.SPEAKS, int(on)),
+            lambda: do_others_speak(worker.board, worker.index),
         )
 
     def after_fork(self) -> None:

@@ -14,7 +14,7 @@ from prefork import scoreboard
 from prefork.scoreboard import Scoreboard
 from tests.support.net import wait_until, with_hub
 from weego import announce
-from weego.announce import Announcer, address_of, is_speaker
+from weego.announce import Announcer, address_of, do_others_speak, is_speaker
 
 IT = Registration("echo", Instance("tcp://127.0.0.1:1"), 0.3)
 
@@ -78,6 +78,22 @@ def test_who_does_not_speak_says_nothing_and_takes_nothing_back() -> None:
 
 
 @with_hub
+def test_what_another_worker_has_taken_over_is_taken_back_by_that_one() -> None:
+    registry, told = Listening(), []
+    speaks, others = True, False
+    announcer = Announcer(registry, IT, lambda: speaks, told.append, lambda: others)
+    announcer.start()
+    wait_until(lambda: registry.heard != [])
+    speaks = False  # an earlier worker is ready now, and has not said a word yet
+    gevent.sleep(0.1)
+    assert told == [True]
+    others = True
+    wait_until(lambda: told == [True, False])
+    announcer.withdraw()
+    assert "withdraw" not in registry.heard
+
+
+@with_hub
 def test_a_registry_that_is_down_is_tried_again() -> None:
     registry = Listening()
     registry.is_down = True
@@ -108,6 +124,8 @@ def test_the_first_ready_worker_speaks() -> None:
         assert [is_speaker(board, row) for row in rows] == [False, False, True, False]
         board.row(rows[2])[scoreboard.BEAT_NS] -= 60 * 10**9  # it hangs
         assert [is_speaker(board, row) for row in rows] == [False, False, False, True]
+        board.row(rows[2])[scoreboard.SPEAKS] = 1
+        assert [do_others_speak(board, row) for row in rows] == [True, True, False, True]
     finally:
         board.close()
 
