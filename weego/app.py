@@ -22,6 +22,7 @@ from prefork.application import Listen, LoadError, Settings
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from governance.chain import Middleware
     from governance.memory import Memory
     from poller.tls import ServerTLS
     from prefork import Ready, Worker
@@ -75,6 +76,7 @@ class App:
         self._master_output = master_output
         self.config: Config | None = None
         self.classes: list[type[Any]] = []
+        self.middleware: list[Middleware] = []
         self.memory: Memory | None = None
         self._governance: ServerGovernance | None = None
         self._shared_fd: int | None = None
@@ -110,6 +112,9 @@ class App:
         self.classes = [
             load_service(configuration.locate(self.conf, "service", index, "class"), service.class_)
             for index, service in enumerate(config.service)
+        ]
+        self.middleware = [
+            load_middleware(configuration.locate(self.conf, "server", "middleware"), name) for name in config.server.middleware
         ]
         self._check_urls(config)
         self.tls = [
@@ -241,7 +246,7 @@ class App:
         governance = self._governance = ServerGovernance(config.governance, self.memory)
         serving = Serving(
             [*services, reflection(services)] if config.server.reflection else services,
-            middleware=[validate_arguments] if config.server.validate else [],
+            middleware=[*self.middleware, *([validate_arguments] if config.server.validate else [])],
             govern=governance.middleware,
             shedder=governance.shedder,
             limits=serving_limits(config),
@@ -431,20 +436,42 @@ def listen_tls(place: str, tls: ListenTls | None) -> ServerTLS | None:
     return found
 
 
-def load_service(place: str, name: str) -> type[Any]:
-    """The class that `name` (``package.module:Class``, from file and line `place`) means. LoadError says what is wrong with it."""
-    where = f'{place}: [[service]] class = "{name}"'
-    module_name, colon, class_name = name.partition(":")
-    if not colon or not module_name or not class_name:
-        raise LoadError(f"{where}: write it as package.module:Class")
+def load_middleware(place: str, name: str) -> Middleware:
+    """The middleware that `name` (``package.module:name``, from file and line `place`) means. LoadError says what is wrong with it."""
+    where = f'{place}: [server] middleware "{name}"'
+    found: Middleware = _find(where, name, "name")
+    if not callable(found):
+        raise LoadError(f"{where} is a {type(found).__name__}; a middleware takes a handler and gives one")
+    try:
+        wrapped = found(lambda call, args: None)
+    except Exception as error:
+        raise LoadError(f"{where} failed: {_describe(error)}") from error
+    if not callable(wrapped):
+        raise LoadError(f"{where} gave a {type(wrapped).__name__}; a middleware takes a handler and gives one")
+    return found
+
+
+def _find(where: str, name: str, what: str) -> Any:
+    """What ``package.module:name`` means."""
+    module_name, colon, inner = name.partition(":")
+    if not colon or not module_name or not inner:
+        raise LoadError(f"{where}: write it as package.module:{what}")
     if module_name.split(".")[0] in (*ROOMS, "weego"):
         raise LoadError(f"{where}: {module_name.split('.')[0]} is a package of weego's own; give your module another name")
     module = _import(where, module_name)
     found: Any = module
-    for part in class_name.split("."):
+    for part in inner.split("."):
         found = getattr(found, part, None)
         if found is None:
-            raise LoadError(f"{where}: {module_name} ({module.__file__}) has no {class_name}")
+            raise LoadError(f"{where}: {module_name} ({module.__file__}) has no {inner}")
+    return found
+
+
+def load_service(place: str, name: str) -> type[Any]:
+    """The class that `name` (``package.module:Class``, from file and line `place`) means. LoadError says what is wrong with it."""
+    where = f'{place}: [[service]] class = "{name}"'
+    class_name = name.partition(":")[2]
+    found = _find(where, name, "Class")
     from codec.spec import Service
 
     if not isinstance(found, type):

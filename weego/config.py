@@ -145,6 +145,9 @@ class Server(_Table, frozen=True):
     validate: Annotated[bool, "Refuse calls whose arguments break rules of the IDL (vt.* annotations), before the handler sees them."] = (
         False
     )
+    middleware: Annotated[
+        tuple[str, ...], 'What wraps every handler, each as "package.module:name"; the first is outermost.'
+    ] = ()
     user: Annotated[
         str, 'User, by name or number, that loader and workers become before they import a service; "": as started.'
     ] = ""

@@ -1,4 +1,4 @@
-"""Where weego takes further protocols, payload codecs, metadata handlers and compressors of yours. docs/extending.md has an example of each."""
+"""Where weego takes further protocols, payload codecs, metadata handlers and compressors of yours, and bundles of options. docs/extending.md has an example of each."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from struct import pack, unpack_from
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from codec import ttheader
 from codec.compression import Compressor
@@ -28,6 +28,7 @@ __all__ = [
     "MetadataHandler",
     "PayloadCodec",
     "ServerProtocol",
+    "Suite",
     "carrying",
     "framed",
     "header_call",
@@ -35,6 +36,7 @@ __all__ = [
     "register_compressor",
     "register_payload_codec",
     "register_protocol",
+    "together",
 ]
 
 
@@ -254,3 +256,40 @@ def carrying(handler: MetadataHandler) -> Middleware:
         return handle
 
     return middleware
+
+
+# ---- bundles -------------------------------------------------------------------------------------------------------------
+
+
+class Suite(Protocol):
+    """Options that belong together (Kitex: client.Suite, server.Suite)."""
+
+    def options(self) -> Mapping[str, Any]:
+        """Keyword arguments of a client or of a Server."""
+
+
+# Of these every suite may bring some, in the order of the suites.
+_JOINED: Final = ("middleware",)
+
+
+def together(*suites: Suite, **options: Any) -> dict[str, Any]:
+    """The options of several suites as one: ``EchoClient(target, **together(Company(), Careful(), timeout=1.0))``.
+
+    Middleware of all suites is composed, the first suite's outermost, that among `options` innermost. Any other option may come from one suite alone, for
+    nobody could say which counts: UsageError names both. What `options` say overrides the suites.
+    """
+    found: dict[str, Any] = {}
+    said_by: dict[str, str] = {}
+    for suite in suites:
+        name = type(suite).__name__
+        for key, value in suite.options().items():
+            if key in _JOINED:
+                found[key] = [*found.get(key, ()), *value]
+            elif key in found and key not in options:
+                raise UsageError(f"both {said_by[key]} and {name} give {key}; say which counts: together(…, {key}=…)")
+            else:
+                found[key] = value
+                said_by[key] = name
+    for key, value in options.items():
+        found[key] = [*found.get(key, ()), *value] if key in _JOINED else value
+    return found

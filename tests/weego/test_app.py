@@ -11,7 +11,7 @@ import pytest
 
 from prefork.application import LoadError
 from tests.support.processes import Process
-from weego.app import load_service, make_service
+from weego.app import load_middleware, load_service, make_service
 
 NAME = "weego_test_services"
 
@@ -31,6 +31,10 @@ SERVICES = """
         def __init__(self, name):
             pass
     number = 3
+    def wrap(next_):
+        return lambda call, args: f"wrapped {next_(call, args)}"
+    def forgets(next_):
+        pass
 """
 
 
@@ -71,6 +75,30 @@ def test_mistakes_are_one_line_with_the_place(folder: Path, name: str, text: str
     with pytest.raises(LoadError, match=text) as caught:
         load_service("conf/c.toml", name)
     assert str(caught.value).startswith(f'conf/c.toml: [[service]] class = "{name}"')
+    assert "\n" not in str(caught.value)
+
+
+def test_a_middleware_is_found_by_its_name(folder: Path) -> None:
+    wrap = load_middleware("c.toml", f"{NAME}:wrap")
+    assert wrap(lambda call, args: "inner")(None, ()) == "wrapped inner"  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        (NAME, "write it as package.module:name"),
+        (f"{NAME}:missing", "has no missing"),
+        ("weego.extend:carrying", "weego is a package of weego's own"),
+        (f"{NAME}:number", "is a int; a middleware takes a handler and gives one"),
+        (f"{NAME}:forgets", "gave a NoneType; a middleware takes a handler and gives one"),
+        (f"{NAME}:Wants.__init__", r"failed: TypeError"),
+        ("no_such_module_at_all:x", "cannot import no_such_module_at_all"),
+    ],
+)
+def test_mistakes_with_middleware_are_one_line_with_the_place(folder: Path, name: str, text: str) -> None:
+    with pytest.raises(LoadError, match=text) as caught:
+        load_middleware("conf/c.toml:7", name)
+    assert str(caught.value).startswith(f'conf/c.toml:7: [server] middleware "{name}"')
     assert "\n" not in str(caught.value)
 
 
