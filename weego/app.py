@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from prefork import Ready, Worker
     from weego.announce import Announcer
     from weego.center import Center
-    from weego.config import Config, ListenTls
+    from weego.config import Client, Config, ListenTls
     from weego.governed_config import ServerGovernance
     from weego.serving import GrpcOptions, Serving, ServingLimits, StreamOptions
     from weego.tallies import Tallies
@@ -66,6 +66,12 @@ WAYS: Final = {
     "server.workers": "hot",
     "streaming": "hot",
 }
+# Of [client.<service>]: what a client that there is can take on, between two calls. The rest is what it was made with.
+LIVE_OF_CLIENT: Final = (
+    "timeout", "attempt_timeout", "connect_timeout", "balancer", "hash_key", "zone", "tag", "slow_start", "breaker", "breaker_error_rate",
+    "breaker_min_sample", "breaker_cooling", "instance_breaker", "ejection", "ejection_failures", "ejection_time", "retries", "retry_backoff",
+    "retry_duration", "retry_budget", "retry_error_rate", "hedges", "hedge_after", "rate", "concurrency", "drop", "metrics", "method",
+)  # fmt: skip
 
 
 class App:
@@ -83,6 +89,7 @@ class App:
         self._tallies: Tallies | None = None
         self.tls: list[ServerTLS | None] = []
         self._center: Center[Config] | None = None
+        self._clients: Mapping[str, Client] = {}  # by which those of this worker go
 
     def share(self, fd: int) -> None:
         """Where counts go that outlive a generation."""
@@ -138,7 +145,7 @@ class App:
             kill_memory=int(config.server.kill_memory),
             rebalance=config.server.rebalance,
             config=configuration.to_plain(config),
-            ways=WAYS,
+            ways=ways(config),
             files=tuple(tls_files(config)),
             extra={
                 "log": {name: getattr(config.log, name) for name in LOG_KEYS} | {"owner": owner},
@@ -234,6 +241,7 @@ class App:
 
         assert self.config is not None
         config = self.config
+        self._clients = config.client
         try:
             log.setup(config.log, f"worker {worker.slot}", threaded=True)
         except OSError as error:
@@ -292,7 +300,7 @@ class App:
         self._center.start(float(config.config_center.wait))
 
     def _follow(self, settings: Settings, serving: Serving) -> None:
-        """What `WAYS` calls hot, as far as it is a worker's affair."""
+        """What `ways` calls hot, as far as it is a worker's affair."""
         from weego import config as configuration
         from weego import log
 
@@ -313,8 +321,19 @@ class App:
         if self.memory is not None:  # counters go on under the names of their limits
             governance = self._governance = ServerGovernance(config.governance, self.memory, before=self._governance)
             serving.govern(governance.middleware, governance.shedder)
-            if self._center is not None:
+            if config.client != self._clients:
                 follow(known_of(config, self.memory))
+                self._clients = config.client
+
+
+def ways(config: Config) -> dict[str, str]:
+    """How a change of each key takes effect; see `prefork.changes`."""
+    found = dict(WAYS)
+    for name, client in config.client.items():
+        found |= {f"client.{name}.{key}": "hot" for key in LIVE_OF_CLIENT}
+        # Its code may have to be imported, which new workers do.
+        found |= {f"client.{name}.method.{method}.fallback": "workers" for method in client.method}
+    return found
 
 
 def grpc_options(config: Config) -> GrpcOptions:

@@ -6,16 +6,18 @@ import os
 import re
 import signal
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from governance.file_registry import FileResolver
+from tests.e2e.test_crash import KILLED
 from tests.e2e.test_logs import metric
 from tests.e2e.wire import REPLY, STRING, Wire
 from tests.support.need import ROOT, program
 from tests.support.processes import Process
-from tests.support.service import PROBE_CODE, WEEGO, App, until
+from tests.support.service import CALLING_CODE, WEEGO, App, until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 
@@ -81,10 +83,7 @@ def test_ctl_shows_what_the_workers_know(tmp_path: Path) -> None:
     """A server whose workers call another one: two processes, one table."""
     other = App(tmp_path / "other")
     with other.serve() as called:
-        code = PROBE_CODE.format(version=1).replace("from gen.probe import Probe,", "from gen.probe import Probe, ProbeClient,")
-        code = code.replace("self.heard: list[str] = []", 'self.heard: list[str] = []\n        self.other = ProbeClient("service://other")')
-        code = code.replace("        return text\n\n    def blob", "        return self.other.echo(text)\n\n    def blob")
-        app = App(tmp_path / "caller", code=code)
+        app = App(tmp_path / "caller", code=CALLING_CODE)
         more = f'[client.other]\ntarget = "{called.address}"\ntimeout = "20s"\nwarm_up = 1\n[governance]\nshed = true\n[[governance.limit]]\nname = "all"\nconcurrency = 50\n'
         with app.serve(workers=2, more=more, server='control = "run/weego.sock"') as server:
             wires = [Wire(server.address) for _ in range(4)]
@@ -121,8 +120,9 @@ def test_what_was_counted_outlives_reloads_dead_loaders_and_upgrades(tmp_path: P
         os.kill(loader, signal.SIGKILL)
         server.wait_for("takes over")
         for pid in server.workers():
+            server.mark()
             os.kill(pid, signal.SIGKILL)
-            until(lambda pid=pid: len(server.workers()) == 2 and pid not in server.workers(), "its replacement")  # type: ignore[misc]
+            server.wait_for(r"worker \d gen \d+ .* is ready")  # or the next one to be killed may be the only one that is
         assert [is_refused() for _ in range(4)] == [True] * 4
         server.signal(signal.SIGUSR2)
         server.wait_for("upgraded from weego")
@@ -144,3 +144,40 @@ def test_the_shop(trouble: str, more: tuple[str, ...]) -> None:
         last = process.lines[-1].split()
         assert int(last[0]) > 50, process.output
         assert int(last[-2]) == 0, process.output
+
+
+def test_clients_follow_a_reload_without_new_workers(tmp_path: Path) -> None:
+    with App(tmp_path / "other").serve() as called:
+        app = App(tmp_path / "caller", code=CALLING_CODE)
+        control = 'control = "run/weego.sock"'
+
+        def ctl(*command: str) -> str:
+            with Process([WEEGO, "ctl", "--socket", str(app.folder / "run/weego.sock"), *command]) as process:
+                assert process.wait(60) == 0, process.output
+                return process.output
+
+        def configure(text: str) -> list[str]:
+            app.write_conf(workers=1, more=f'[client.other]\ntarget = "{called.address}"\ntimeout = "20s"\n{text}', server=control)
+            return ctl("reload", "--diff").splitlines()
+
+        time.sleep(0.6)  # younger files are not trusted to be what was read
+        plain = f'[client.other]\ntarget = "{called.address}"\ntimeout = "20s"\n'
+        with app.serve(workers=1, more=plain, server=control, allow=(*KILLED, "no worker is ready")) as server, Wire(server.address) as wire:
+            worker = server.worker()
+            assert wire.call("echo", (1, STRING, "x")).kind == REPLY
+            diff = configure("drop = 1.0\nretries = 1\n[client.other.method.tell]\ntimeout = \"1s\"\n")
+            assert [line.split()[0] for line in diff if line.endswith("at once")] == ["client.other.retries", "client.other.drop", "client.other.method.tell.timeout"]
+            assert diff[-1] == "no new workers are needed"
+            ctl("reload", "--wait")
+            assert server.worker() == worker
+            assert "RESOURCE_EXHAUSTED" in wire.call("echo", (1, STRING, "x")).error[1]
+            # Who takes the place of a worker goes by it too.
+            os.kill(worker, signal.SIGKILL)
+            until(lambda: server.workers() and server.workers() != [worker], "a new worker")
+            with Wire(server.address) as fresh:
+                assert "RESOURCE_EXHAUSTED" in fresh.call("echo", (1, STRING, "x")).error[1]
+                diff = configure("max_active = 5\n")
+                assert next(line for line in diff if line.startswith("client.other.max_active")).endswith("new workers")
+                configure("")
+                ctl("reload", "--wait")
+                assert fresh.call("echo", (1, STRING, "x")).kind == REPLY

@@ -19,7 +19,7 @@ from tests.e2e.test_crash import KILLED
 from tests.e2e.wire import EXCEPTION, REPLY, STRING, Wire
 from tests.support import need
 from tests.support.processes import Process
-from tests.support.service import PROBE_CODE, App, Server, until
+from tests.support.service import CALLING_CODE, App, Server, until
 
 ADMIN = '[admin]\naddress = "tcp://127.0.0.1:0"'
 REMEDY = "apt-get install prometheus"
@@ -44,11 +44,8 @@ def samples(admin: str) -> dict[str, float]:
 def calling(folder: Path) -> Iterator[Server]:
     """A server whose workers call another server of the same service for each `echo`."""
     with App(folder / "other").serve() as called:
-        code = PROBE_CODE.format(version=1).replace("from gen.probe import Probe,", "from gen.probe import Probe, ProbeClient,")
-        code = code.replace("self.heard: list[str] = []", 'self.heard: list[str] = []\n        self.other = ProbeClient("service://other")')
-        code = code.replace("        return text\n\n    def blob", "        return self.other.echo(text)\n\n    def blob")
         more = f'{ADMIN}\n[client.other]\ntarget = "{called.address}"\ntimeout = "20s"\n'
-        with App(folder / "caller", code=code).serve(workers=2, more=more, allow=KILLED) as server:
+        with App(folder / "caller", code=CALLING_CODE).serve(workers=2, more=more, allow=KILLED) as server:
             yield server
 
 

@@ -112,6 +112,14 @@ class Service(Probe):
         return self.heard
 """
 
+# Its `echo` is the other service's: of a client that the configuration calls "other".
+CALLING_CODE = (
+    PROBE_CODE.format(version=1)
+    .replace("from gen.probe import Probe,", "from gen.probe import Probe, ProbeClient,")
+    .replace("self.heard: list[str] = []", 'self.heard: list[str] = []\n        self.other = ProbeClient("service://other")')
+    .replace("        return text\n\n    def blob", "        return self.other.echo(text)\n\n    def blob")
+)
+
 
 class App:
     """A user's folder. `idl` is compiled to ``gen/``; `code` becomes app.py, whose class ``Service`` is served."""

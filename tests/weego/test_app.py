@@ -11,7 +11,8 @@ import pytest
 
 from prefork.application import LoadError
 from tests.support.processes import Process
-from weego.app import load_middleware, load_service, make_service
+from weego import config as configuration
+from weego.app import LIVE_OF_CLIENT, load_middleware, load_service, make_service, ways
 
 NAME = "weego_test_services"
 
@@ -128,3 +129,17 @@ def test_a_package_that_hides_one_of_ours_is_named(tmp_path: Path) -> None:
         assert process.wait() == 0, process.output
     assert "LoadError the package 'poller'" in process.output
     assert "hides weego's own; rename it" in process.output
+
+
+def test_every_key_of_a_client_is_live_or_not_on_purpose() -> None:
+    made_with = {
+        "target", "framing", "max_idle", "max_idle_total", "idle_timeout", "heartbeat", "min_idle", "max_active", "max_waiting", "wait_timeout", "warm_up",
+        "pool", "fallback",
+    }  # fmt: skip
+    assert set(LIVE_OF_CLIENT) | made_with == set(configuration.Client.__struct_fields__)
+    assert not set(LIVE_OF_CLIENT) & made_with
+    listen, service = (configuration.Listen(address="tcp://127.0.0.1:1"),), (configuration.Service(class_="a:B"),)
+    client = configuration.Client(method={"get": configuration.Method(retries=1)})
+    found = ways(configuration.Config(listen=listen, service=service, client={"a.item": client}))
+    assert (found["client.a.item.retries"], found["client.a.item.method"], found["client.a.item.method.get.fallback"]) == ("hot", "hot", "workers")
+    assert "client.a.item.target" not in found
