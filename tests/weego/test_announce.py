@@ -79,7 +79,7 @@ def test_who_does_not_speak_says_nothing_and_takes_nothing_back() -> None:
 
 @with_hub
 def test_what_another_worker_has_taken_over_is_taken_back_by_that_one() -> None:
-    registry, told = Listening(), []
+    registry, told = Listening(), list[bool]()
     speaks, others = True, False
     announcer = Announcer(registry, IT, lambda: speaks, told.append, lambda: others)
     announcer.start()
