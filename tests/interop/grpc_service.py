@@ -124,11 +124,11 @@ def service(t: Any) -> Any:
             fail_as_told(request)
 
         def streaming_input_call(self, requests: Iterator[Any]) -> Any:
-            total = 0
-            for each in requests:
+            # Refused when all of it has come: of an answer that ends before the request, HAProxy makes a CANCEL if the client is still sending.
+            received = list(requests)
+            for each in received:
                 expect(each.expect_compressed)
-                total += len(each.payload.body)
-            return t.StreamingInputCallResponse(aggregated_payload_size=total)
+            return t.StreamingInputCallResponse(aggregated_payload_size=sum(len(each.payload.body) for each in received))
 
         def full_duplex_call(self, requests: Iterator[Any]) -> Iterator[Any]:
             echo_metadata()
