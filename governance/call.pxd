@@ -2,6 +2,15 @@
 """The facts of one RPC."""
 
 
+cdef class Ending:
+    """The end of a stream, and who waits to hear of it."""
+
+    cdef list watchers
+    cdef readonly bint is_over
+
+    cpdef int tell(self, object error, bint heard) except -1
+
+
 cdef class Call:
     cdef readonly object spec            # MethodSpec
     cdef readonly str service
@@ -21,3 +30,8 @@ cdef class Call:
     cdef public str compression          # of the messages sent from now on: a name of gRPC's (gzip …), or None
     cdef object incoming                 # Metadata; None until asked for
     cdef dict persistent                 # what `carried` gives; None until asked for
+    cdef readonly Ending ending          # of a client's stream, once it is open; None of any other call
+    cdef public double recv_timeout      # of a client's stream, seconds to wait for one message; 0: until the deadline
+    cdef public double send_timeout      # … and for room for one
+
+    cpdef Ending opened(self)

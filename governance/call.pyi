@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
 
@@ -5,6 +6,13 @@ from codec.metadata import Metadata
 from codec.spec import MethodSpec
 
 _current: ContextVar[Call]
+
+class Ending:
+    """The end of a client's stream, and who waits to hear of it."""
+
+    is_over: bool
+    def watch(self, watcher: Callable[[BaseException | None, bool], object]) -> None: ...
+    def tell(self, error: BaseException | None, heard: bool) -> int: ...
 
 class Call:
     """One RPC: which method, for whom, until when."""
@@ -22,6 +30,9 @@ class Call:
     deadline: float | None
     deadline_at: float
     compression: str | None
+    ending: Ending | None
+    recv_timeout: float
+    send_timeout: float
     def __init__(
         self,
         spec: MethodSpec,
@@ -64,6 +75,7 @@ class Call:
     def avoid(self, address: str) -> None: ...
     def branch(self) -> Call: ...
     def adopt(self, other: Call) -> None: ...
+    def opened(self) -> Ending: ...
     def answer(self, source: Any) -> None: ...
     def check(self) -> None: ...
 

@@ -20,6 +20,30 @@ cdef str PERSISTENT = "RPC_PERSIST_"
 _current = ContextVar("weego.call")
 
 
+cdef class Ending:
+    """The end of a client's stream, which is open when the call that opened it returns. Its policies wait here to hear how it went."""
+
+    def __cinit__(self):
+        self.watchers = []
+
+    def watch(self, watcher not None):
+        """``watcher(error, heard)`` is called once, when the stream is over: with what it failed with or None, and whether the peer had answered by then.
+
+        It must neither wait nor raise: the collector may be the one that calls it.
+        """
+        self.watchers.append(watcher)
+
+    cpdef int tell(self, object error, bint heard) except -1:
+        """The stream is over; only the first to say so counts."""
+        if self.is_over:
+            return 0
+        self.is_over = True
+        watchers, self.watchers = self.watchers, []
+        for watcher in watchers:
+            watcher(error, heard)
+        return 0
+
+
 # The memory is kept for the next; the object is a new one each time.
 @cython.freelist(64)
 cdef class Call:
@@ -168,6 +192,12 @@ cdef class Call:
         self.instance = other.instance
         self.source = other.source
         self.incoming = other.incoming
+        self.ending = other.ending
+
+    cpdef Ending opened(self):
+        """The call is a stream that is open now: what its end will be told to."""
+        self.ending = Ending()
+        return self.ending
 
     def answer(self, source):
         """The transport's answer has come: `metadata` is now what came with it."""

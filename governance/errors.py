@@ -8,6 +8,7 @@ from codec.errors import (
     ApplicationError,
     ApplicationErrorType,
     BusinessError,
+    Cancelled,
     Code,
     DeadlineExceeded,
     EncodeError,
@@ -19,7 +20,7 @@ from codec.errors import (
     UsageError,
 )
 
-__all__ = ["BreakerOpen", "NoInstance", "PermissionDenied", "code_of", "is_own_limit", "is_refusal", "is_trouble", "is_unreachable"]
+__all__ = ["BreakerOpen", "NoInstance", "PermissionDenied", "code_of", "is_given_up", "is_own_limit", "is_refusal", "is_trouble", "is_unreachable"]
 
 
 class NoInstance(Unavailable):
@@ -61,6 +62,11 @@ def code_of(error: BaseException) -> int:
     if isinstance(error, UsageError):
         return int(Code.FAILED_PRECONDITION)
     return int(Code.UNKNOWN) if isinstance(error, Exception) else int(Code.CANCELLED)
+
+
+def is_given_up(error: BaseException) -> bool:
+    """Did this side want no more of a stream?"""
+    return isinstance(error, Cancelled) and error.origin is Origin.LOCAL
 
 
 def is_own_limit(error: BaseException) -> bool:

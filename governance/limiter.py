@@ -136,6 +136,9 @@ class Limits:
                     if entered and call.is_server and call.spec.server_streaming:
                         held = True
                         return _Held(value, entered)
+                    if entered and call.ending is not None:  # a client's stream
+                        held = True
+                        call.ending.watch(lambda error, heard: [concurrency.leave() for concurrency in entered])
                     return value
                 finally:
                     if not held:

@@ -3,7 +3,7 @@
 
 from governance.breaker cimport Breaker
 from governance.budget cimport Budget
-from governance.call cimport Call
+from governance.call cimport Call, Ending
 from governance.meter cimport Meter
 
 
@@ -24,6 +24,8 @@ cdef class Tagging(Step):
 cdef class Breaking(Step):
     cdef object inner
     cdef Breaker breaker
+
+    cdef int judge(self, object error) except -1
 
 
 cdef class Trying(Step):
@@ -47,6 +49,9 @@ cdef class Attempt(Step):
     cdef object make_breaker
     cdef dict breakers
     cdef double timeout
+    cdef double recv_timeout
+    cdef double send_timeout
 
+    cdef int over(self, object instance, Breaker breaker, object error, double seconds) except -1
     cdef int withdraw(self, object instance, double seconds) except -1
     cdef int judge(self, Breaker breaker, object error) except -1

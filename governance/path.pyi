@@ -45,4 +45,6 @@ class Attempt(Step):
         breakers: dict[str, Breaker],
         make_breaker: Callable[[str], Breaker] | None,
         timeout: float,
+        recv_timeout: float = 0.0,
+        send_timeout: float = 0.0,
     ) -> None: ...

@@ -8,7 +8,7 @@ plain Python elsewhere; here is the way of a call that goes well.
 from poller.clock cimport monotonic
 
 from codec.errors import DeadlineExceeded, RpcError, UsageError
-from governance.errors import BreakerOpen, NoInstance, code_of, is_own_limit, is_refusal, is_trouble, is_unreachable
+from governance.errors import BreakerOpen, NoInstance, code_of, is_given_up, is_own_limit, is_refusal, is_trouble, is_unreachable
 from governance.instance import NOBODY, Observing
 from governance.traffic import PREFIX, _tags
 
@@ -58,8 +58,16 @@ cdef class Metering(Step):
         except BaseException as error:
             self.meter.record(monotonic() - call.started, code_of(error))
             raise
+        if call.ending is not None:
+            self.record_later(call.ending, call.started)
+            return result
         self.meter.record(monotonic() - call.started, 0)
         return result
+
+    def record_later(self, Ending ending not None, double started):
+        """A stream counts when it is over, with all the time it took."""
+        meter = self.meter
+        ending.watch(lambda error, heard: meter.record(monotonic() - started, 0 if error is None else code_of(error)))
 
 
 cdef class Tagging(Step):
@@ -93,15 +101,31 @@ cdef class Breaking(Step):
         try:
             result = onward(self.inner, call, args)
         except Exception as error:
-            if is_refusal(error):
-                pass
-            elif is_trouble(error):
-                self.breaker.fail()
-            elif not isinstance(error, UsageError):
-                self.breaker.succeed()
+            self.judge(error)
             raise
+        if call.ending is not None:
+            self.judge_later(call.ending)
+            return result
         self.breaker.succeed()
         return result
+
+    cdef int judge(self, object error) except -1:
+        if is_refusal(error):
+            return 0
+        if is_trouble(error):
+            return self.breaker.fail()
+        return 0 if isinstance(error, UsageError) else self.breaker.succeed()
+
+    def judge_later(self, Ending ending not None):
+        """A stream counts when it is over. One that was given up before there was an answer tells nothing."""
+
+        def watch(error, heard):
+            if error is None or (heard and is_given_up(error)):
+                self.breaker.succeed()
+            elif not is_given_up(error):
+                self.judge(error)
+
+        ending.watch(watch)
 
 
 cdef class Trying(Step):
@@ -141,11 +165,13 @@ cdef class Trying(Step):
 cdef class Attempt(Step):
     """One attempt of any method: pick, instance breaker, attempt timeout, observation, connection.
 
-    `carry(call, address, args)` is the connection's part; `make_breaker(address)` makes the breaker of an instance, and `breakers` keeps them (None:
+    `recv_timeout` and `send_timeout` are those of a stream's messages. `carry(call, address, args)` is the connection's part; `make_breaker(address)` makes the breaker of an instance, and `breakers` keeps them (None:
     there are none); `timeout` is in seconds, 0: as long as the call may take.
     """
 
-    def __init__(self, directory, balancer, carry, dict breakers not None, make_breaker, double timeout):
+    def __init__(
+        self, directory, balancer, carry, dict breakers not None, make_breaker, double timeout, double recv_timeout=0, double send_timeout=0
+    ):
         self.directory = directory
         self.balancer = balancer
         self.pick = balancer.pick
@@ -156,6 +182,8 @@ cdef class Attempt(Step):
         self.breakers = breakers
         self.make_breaker = make_breaker
         self.timeout = timeout
+        self.recv_timeout = recv_timeout
+        self.send_timeout = send_timeout
 
     cdef object run(self, Call call, tuple args):
         cdef Breaker breaker = None
@@ -186,29 +214,54 @@ cdef class Attempt(Step):
             raise DeadlineExceeded(f"{call.service}.{call.spec.name}: the deadline passed before the call was sent")
         if self.timeout and (not limit or started + self.timeout < limit):
             call.deadline_at = started + self.timeout
+        call.recv_timeout = self.recv_timeout
+        call.send_timeout = self.send_timeout
         if self.begin is not None:
             self.begin(instance)
         try:
             result = self.carry(call, address, args)
         except Exception as error:
             call.deadline_at = limit
-            if is_own_limit(error):  # the instance never heard of the call; how long it waited for us says nothing either
-                self.withdraw(instance, 0)
-                raise
-            self.judge(breaker, error)
-            if self.end is not None:
-                self.end(instance, monotonic() - started, is_trouble(error))
+            self.over(instance, breaker, error, monotonic() - started)
             raise
         except BaseException:  # somebody gave the call up: that says nothing of the instance
             call.deadline_at = limit
             self.withdraw(instance, monotonic() - started)
             raise
         call.deadline_at = limit
+        if call.ending is not None:
+            self.observe_later(call.ending, instance, breaker, monotonic() - started)
+            return result
         if breaker is not None:
             breaker.succeed()
         if self.end is not None:
             self.end(instance, monotonic() - started, False)
         return result
+
+    def observe_later(self, Ending ending not None, instance, Breaker breaker, double seconds):
+        """A stream is under way until it is over. How long that takes says nothing of the instance, so what it took to open stands for it."""
+
+        def watch(error, heard):
+            if error is None or (heard and is_given_up(error)):
+                if breaker is not None:
+                    breaker.succeed()
+                if self.end is not None:
+                    self.end(instance, seconds, False)
+            elif is_given_up(error):
+                self.withdraw(instance, 0)
+            else:
+                self.over(instance, breaker, error, seconds)
+
+        ending.watch(watch)
+
+    cdef int over(self, object instance, Breaker breaker, object error, double seconds) except -1:
+        """The attempt has failed."""
+        if is_own_limit(error):  # the instance never heard of the call; how long it waited for us says nothing either
+            return self.withdraw(instance, 0)
+        self.judge(breaker, error)
+        if self.end is not None:
+            self.end(instance, seconds, is_trouble(error))
+        return 0
 
     cdef int withdraw(self, object instance, double seconds) except -1:
         """The attempt was neither well nor badly served."""

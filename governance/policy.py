@@ -67,6 +67,10 @@ class Policy:
     timeout: float | None = None
     """Of a call with all its attempts, where it names none itself."""
     attempt_timeout: float = 0.0
+    recv_timeout: float = 0.0
+    """Of a stream: how long to wait for one message. Then the stream is given up with DeadlineExceeded."""
+    send_timeout: float = 0.0
+    """… and until there is room to send one."""
     idempotent: bool | None = None
     """May a call run twice? None: as the IDL says."""
     breaker: BreakerPolicy | None = field(default_factory=BreakerPolicy)

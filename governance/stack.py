@@ -80,9 +80,11 @@ class Attempts:
         for address in self.breakers.keys() - set(addresses):
             del self.breakers[address]
 
-    def handler(self, attempt_timeout: float) -> Handler:
-        """The Handler of one attempt."""
-        return Attempt(self.directory, self.balancer, self.carry, self.breakers, self._breaker_of, attempt_timeout)
+    def handler(self, attempt_timeout: float, recv_timeout: float = 0.0, send_timeout: float = 0.0) -> Handler:
+        """The Handler of one attempt; see `Policy` for the times."""
+        return Attempt(
+            self.directory, self.balancer, self.carry, self.breakers, self._breaker_of, attempt_timeout, recv_timeout, send_timeout
+        )
 
 
 def client_handler(

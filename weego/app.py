@@ -68,8 +68,8 @@ WAYS: Final = {
 }
 # Of [client.<service>]: what a client that there is can take on, between two calls. The rest is what it was made with.
 LIVE_OF_CLIENT: Final = (
-    "timeout", "attempt_timeout", "connect_timeout", "balancer", "hash_key", "zone", "tag", "slow_start", "breaker", "breaker_error_rate",
-    "breaker_min_sample", "breaker_cooling", "instance_breaker", "ejection", "ejection_failures", "ejection_time", "retries", "retry_backoff",
+    "timeout", "attempt_timeout", "recv_timeout", "send_timeout", "connect_timeout", "balancer", "hash_key", "zone", "tag", "slow_start",
+    "breaker", "breaker_error_rate", "breaker_min_sample", "breaker_cooling", "instance_breaker", "ejection", "ejection_failures", "ejection_time", "retries", "retry_backoff",
     "retry_duration", "retry_budget", "retry_error_rate", "hedges", "hedge_after", "rate", "concurrency", "drop", "metrics", "method",
 )  # fmt: skip
 

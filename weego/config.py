@@ -363,6 +363,8 @@ class Method(_Table, frozen=True):
 
     timeout: Annotated[Duration | None, "Of a call with all its attempts.", Between(0.001, DAY)] = None
     attempt_timeout: Annotated[Duration | None, "Of one attempt.", Between(0.001, DAY)] = None
+    recv_timeout: Annotated[Duration | None, "Of a stream: how long to wait for one message.", Between(0.001, DAY)] = None
+    send_timeout: Annotated[Duration | None, "Of a stream: how long to wait for room to send one.", Between(0.001, DAY)] = None
     idempotent: Annotated[bool | None, "May a call run twice? Absent: as the IDL says."] = None
     retries: Annotated[int | None, "Further attempts after one that failed.", Between(0, 5)] = None
     hedges: Annotated[int | None, "Further attempts beside one that is slow.", Between(0, 2)] = None
@@ -390,6 +392,8 @@ class Client(_Table, frozen=True):
     ] = None
     timeout: Annotated[Duration | None, "Of a call with all its attempts; absent: none.", Between(0.001, DAY)] = None
     attempt_timeout: Annotated[Duration, "Of one attempt; 0: as long as the call may take.", Between(0, DAY)] = Duration(0)
+    recv_timeout: Annotated[Duration, "Of a stream: how long to wait for one message; 0: until its deadline.", Between(0, DAY)] = Duration(0)
+    send_timeout: Annotated[Duration, "Of a stream: how long to wait for room to send one; 0: until its deadline.", Between(0, DAY)] = Duration(0)
     connect_timeout: Annotated[Duration, "Of making a connection.", Between(0.001, 3600)] = Duration(1)
     max_idle: Annotated[int, "Idle connections kept for an instance.", Between(0, 100_000)] = 10
     max_idle_total: Annotated[int, "Idle connections kept in all.", Between(0, 1_000_000)] = 100

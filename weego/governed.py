@@ -158,7 +158,7 @@ class Governed:
             limits = self.limits[spec.name] = Limits(policy.limits, self.memory)
         idempotent = policy.idempotent if policy.idempotent is not None else bool(getattr(spec, "idempotent", False))
         return client_handler(
-            self.attempts.handler(policy.attempt_timeout),
+            self.attempts.handler(policy.attempt_timeout, policy.recv_timeout, policy.send_timeout),
             policy,
             idempotent=idempotent,
             budget=self.budget,

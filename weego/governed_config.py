@@ -72,6 +72,8 @@ def client_settings(service: str, table: configuration.Client, caller: str) -> C
     default = Policy(
         timeout=None if table.timeout is None else float(table.timeout),
         attempt_timeout=float(table.attempt_timeout),
+        recv_timeout=float(table.recv_timeout),
+        send_timeout=float(table.send_timeout),
         breaker=_breaker(table) if table.breaker else None,
         retry=_retry(table.retries, table.hedges, float(table.hedge_after), table),
         limits=_limits(f"client {service}", table.rate, table.concurrency),
@@ -146,6 +148,8 @@ def _method(service: str, name: str, table: configuration.Method, default: Polic
     changes: dict[str, Any] = {
         "timeout": default.timeout if table.timeout is None else float(table.timeout),
         "attempt_timeout": float(given(table.attempt_timeout, default.attempt_timeout)),
+        "recv_timeout": float(given(table.recv_timeout, default.recv_timeout)),
+        "send_timeout": float(given(table.send_timeout, default.send_timeout)),
         "idempotent": table.idempotent,
         "retry": _retry(
             given(table.retries, client.retries),

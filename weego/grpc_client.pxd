@@ -4,7 +4,7 @@
 from codec.grpc cimport GrpcStream
 from codec.h2.connection cimport H2Connection
 from codec.h2.hpack cimport Field
-from governance.call cimport Call
+from governance.call cimport Call, Ending
 from poller.connection cimport Receiver
 from weego.grpc_server cimport Gate
 
@@ -68,8 +68,14 @@ cdef class GrpcCall:
     cdef GrpcMethod method
     cdef str compression
     cdef double deadline
+    cdef public double recv_timeout      # seconds to wait for one message; 0: until the deadline
+    cdef public double send_timeout      # … and for room to send one
+    cdef Ending ending                   # told how it went
+    cdef str late                        # which of the two it was that passed
     cdef bint is_over                    # the end was told: a value, an exception, or a cancellation
     cdef object outcome                  # the error it ended with, or None
 
     cdef object next_message(self)
     cdef int wait_news(self) except -1
+    cdef double until(self, double patience) except -1
+    cdef int tell(self, object error) except -1

@@ -363,6 +363,9 @@ cdef class Link(Receiver):
             self.push(call.deadline_at)
         finally:
             self.leave()
+        c.recv_timeout = call.recv_timeout
+        c.send_timeout = call.send_timeout
+        c.ending = call.opened()
         return c
 
 
@@ -379,7 +382,8 @@ cdef class GrpcCall:
             raise StopIteration
         try:
             return self.link.decoded(self.stream, self.method, message)
-        except BaseException:
+        except BaseException as error:
+            self.tell(error)
             self.cancel()
             raise
 
@@ -404,14 +408,31 @@ cdef class GrpcCall:
         return None
 
     cdef int wait_news(self) except -1:
+        cdef double until = self.until(self.recv_timeout)
         self.link.enter()
         try:
-            self.link.wait_news(self.stream, self.deadline)
+            self.link.wait_news(self.stream, until)
         except BaseException:
             self.cancel()
             raise
         finally:
             self.link.leave()
+        if until != self.deadline and self.stream.is_late:
+            self.late = f"no message within {self.recv_timeout:g} s (recv_timeout)"
+        return 0
+
+    cdef double until(self, double patience) except -1:
+        """The instant that a wait of `patience` seconds (0: any) may last to."""
+        cdef double until
+        if patience <= 0:
+            return self.deadline
+        until = monotonic() + patience
+        return until if not self.deadline or until < self.deadline else self.deadline
+
+    cdef int tell(self, object error) except -1:
+        """It is over: for the policies that it came through."""
+        if self.ending is not None:
+            self.ending.tell(error, self.stream.headers is not None)
         return 0
 
     def settle(self):
@@ -424,14 +445,18 @@ cdef class GrpcCall:
             finally:
                 self.link.leave()
             if self.outcome is not None:
+                if self.late is not None and isinstance(self.outcome, DeadlineExceeded) and self.outcome.origin is not Origin.PEER:
+                    self.outcome = DeadlineExceeded(f"{self.method.spec.name} at {self.link.address}: {self.late}", instance=self.link.address)
                 if self.outcome.elapsed is None:
                     self.outcome.elapsed = self.call.elapsed
                 self.outcome.attempt = self.outcome.attempt or self.call.attempt
+            self.tell(self.outcome)
 
     def send(self, request, /):
         """Send one message; waits while the peer is slow. RpcError when the call has ended, UsageError after `close_send`."""
         cdef GrpcClientStream s = self.stream
         cdef bytes payload
+        cdef double until
         if not self.method.client_streaming:
             raise UsageError(f"{self.method.spec.name} takes one request, which has been sent")
         payload = self.method.encode(request)
@@ -439,15 +464,18 @@ cdef class GrpcCall:
             raise self.outcome or Cancelled(f"{self.method.spec.name} has ended", instance=self.link.address)
         if s.local_done and s.is_open and not s.remote_done:
             raise UsageError("nothing can be sent after close_send")
+        until = self.until(self.send_timeout)
         if not s.has_room():
             self.link.enter()
             try:
-                self.link.wait_room(s, self.deadline)
+                self.link.wait_room(s, until)
             except BaseException:
                 self.cancel()
                 raise
             finally:
                 self.link.leave()
+            if until != self.deadline and s.is_late:
+                self.late = f"no room for a message within {self.send_timeout:g} s (send_timeout)"
         if not s.is_open or s.remote_done or s.is_late or s.failure is not None:
             if s.messages and s.failure is None and not s.is_late:
                 raise Cancelled(f"{self.method.spec.name} has ended; what it still had to say can be read", instance=self.link.address)
@@ -458,7 +486,10 @@ cdef class GrpcCall:
         self.link.enter()
         try:
             s.send_message(payload, self.compression is not None, False)
-            self.link.push(self.deadline)
+            self.link.push(until)
+        except DeadlineExceeded as error:  # in a thread, where who sends waits itself
+            self.tell(error)
+            raise
         finally:
             self.link.leave()
 
@@ -491,6 +522,7 @@ cdef class GrpcCall:
         if not self.is_over:
             self.is_over = True
             self.outcome = Cancelled(f"{self.method.spec.name} was cancelled by its caller", instance=self.link.address)
+            self.tell(self.outcome)
             self.link.enter()
             try:
                 self.link.abandon_call(self.stream)
@@ -520,8 +552,10 @@ cdef class GrpcCall:
 
     def __del__(self):
         # Nobody can read the rest.
-        if self.stream is not None and not self.is_over and self.stream.is_open:
-            self.link.disown(self.stream)
+        if self.stream is not None and not self.is_over:
+            self.tell(Cancelled("nobody holds the stream any more"))
+            if self.stream.is_open:
+                self.link.disown(self.stream)
 
     def __repr__(self):
         return f"<GrpcCall {self.method.path.value.decode()} {'over' if self.is_over else 'under way'}>"

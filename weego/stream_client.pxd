@@ -3,7 +3,7 @@
 
 from codec.buffer cimport WriteBuffer
 from codec.ttstream cimport Frame, StreamMethod, StreamProtocol
-from governance.call cimport Call
+from governance.call cimport Call, Ending
 from libc.stdint cimport int32_t, int64_t
 from poller.connection cimport Connection, Receiver
 from poller.loop cimport Loop
@@ -86,6 +86,10 @@ cdef class StreamCall:
     cdef readonly Call call
     cdef StreamMethod method
     cdef double deadline
+    cdef public double recv_timeout      # seconds to wait for one message; 0: until the deadline
+    cdef public double send_timeout      # … and for room to send one
+    cdef Ending ending                   # told how it went
+    cdef str late                        # which of the two it was that passed
     cdef object serving                  # the Call that was served when this one was made, or None
     cdef str caller
     cdef bint is_over                    # the end was told: a value, an exception, or a cancellation
@@ -93,4 +97,7 @@ cdef class StreamCall:
     cdef public object on_end            # called once with the link
 
     cdef object next_payload(self)
+    cdef int wait_news(self) except -1
+    cdef double until(self, double patience) except -1
+    cdef int tell(self, object error) except -1
     cdef int give_up(self, int reason, str text) except -1

@@ -179,6 +179,9 @@ cdef class StreamLink(Receiver):
             self.push(call.deadline_at)
         finally:
             self.leave()
+        c.recv_timeout = call.recv_timeout
+        c.send_timeout = call.send_timeout
+        c.ending = call.opened()
         return c
 
     def is_usable(self):
@@ -529,19 +532,41 @@ cdef class StreamCall:
         except BaseException as error:
             if isinstance(error, RpcError):
                 error.instance = self.link.address
+            self.tell(error)
             self.cancel()
             raise
+
+    cdef int wait_news(self) except -1:
+        cdef double until = self.until(self.recv_timeout)
+        try:
+            self.link.wait_news(self.stream, until)
+        except BaseException:
+            self.cancel()
+            raise
+        if until != self.deadline and self.stream.is_late:
+            self.late = f"no message within {self.recv_timeout:g} s (recv_timeout)"
+        return 0
+
+    cdef double until(self, double patience) except -1:
+        """The instant that a wait of `patience` seconds (0: any) may last to."""
+        cdef double until
+        if patience <= 0:
+            return self.deadline
+        until = monotonic() + patience
+        return until if not self.deadline or until < self.deadline else self.deadline
+
+    cdef int tell(self, object error) except -1:
+        """It is over: for the policies that it came through."""
+        if self.ending is not None:
+            self.ending.tell(error, self.stream.head is not None)
+        return 0
 
     cdef object next_payload(self):
         """The next message's bytes, or None at the end. What the call failed with, raised."""
         cdef ThriftStream s = self.stream
         if not self.is_over:
             if not s.has_news():
-                try:
-                    self.link.wait_news(s, self.deadline)
-                except BaseException:
-                    self.cancel()
-                    raise
+                self.wait_news()
             if s.messages and not s.is_late:
                 self.link.enter()
                 try:
@@ -561,7 +586,10 @@ cdef class StreamCall:
             return
         self.is_over = True
         if s.is_late and not s.ended:
-            self.outcome = DeadlineExceeded(f"no answer from {self.link.address} in time", instance=self.link.address)
+            text = f"no answer from {self.link.address} in time"
+            if self.late is not None:
+                text = f"{self.method.spec.name} at {self.link.address}: {self.late}"
+            self.outcome = DeadlineExceeded(text, instance=self.link.address)
             self.give_up(Reason.STREAM_TIMEOUT, "the deadline of the stream has passed")
         else:
             self.outcome = s.failure
@@ -569,6 +597,7 @@ cdef class StreamCall:
             if self.outcome.elapsed is None:
                 self.outcome.elapsed = self.call.elapsed
             self.outcome.attempt = self.outcome.attempt or self.call.attempt
+        self.tell(self.outcome)
         self.finished()
 
     def finished(self):
@@ -597,17 +626,21 @@ cdef class StreamCall:
         """Send one message; waits while the peer is slow. RpcError when the call has ended, UsageError after `close_send`."""
         cdef ThriftStream s = self.stream
         cdef WriteBuffer out
+        cdef double until
         if not self.method.client_streaming:
             raise UsageError(f"{self.method.spec.name} takes one request, which has been sent")
         if self.is_over:
             raise self.outcome or Cancelled(f"{self.method.spec.name} has ended", instance=self.link.address)
         if s.half_closed and not s.ended:
             raise UsageError("nothing can be sent after close_send")
+        until = self.until(self.send_timeout)
         try:
-            self.link.wait_room(s, self.deadline)
+            self.link.wait_room(s, until)
         except BaseException:
             self.cancel()
             raise
+        if until != self.deadline and s.is_late:
+            self.late = f"no room for a message within {self.send_timeout:g} s (send_timeout)"
         if s.ended or s.is_late:
             if s.messages and s.failure is None and not s.is_late:
                 raise Cancelled(f"{self.method.spec.name} has ended; what it still had to say can be read", instance=self.link.address)
@@ -620,7 +653,10 @@ cdef class StreamCall:
                 self.method.write_request(request, s.sid, out, self.link.protocol.max_message)
             finally:
                 self.link.wrote()
-            self.link.push(self.deadline)
+            self.link.push(until)
+        except DeadlineExceeded as error:  # in a thread, where who sends waits itself
+            self.tell(error)
+            raise
         finally:
             self.link.leave()
 
@@ -661,6 +697,7 @@ cdef class StreamCall:
             return
         self.is_over = True
         self.outcome = Cancelled(f"{self.method.spec.name} was cancelled by its caller", instance=self.link.address)
+        self.tell(self.outcome)
         reason, text = self.why()
         self.give_up(reason, text)
         self.finished()
@@ -682,12 +719,9 @@ cdef class StreamCall:
             s.wants_head = True
             try:
                 while s.head is None and not s.ended and not s.is_late:
-                    self.link.wait_news(s, self.deadline)
+                    self.wait_news()
                     if s.messages:
                         break
-            except BaseException:
-                self.cancel()
-                raise
             finally:
                 s.wants_head = False
         return list((s.head or {}).items())
@@ -705,6 +739,8 @@ cdef class StreamCall:
 
     def __del__(self):
         # Nobody can read the rest.
+        if self.link is not None and not self.is_over:
+            self.tell(Cancelled("nobody holds the stream any more"))
         if self.link is not None and not self.is_over and not self.stream.ended and self.link.is_usable():
             self.link.orphaned(self.stream, *self.why(), self.path())
 

@@ -760,7 +760,7 @@ def test_a_storm_leaves_nothing_behind() -> None:
 
 @BOTH
 def test_streams_through_the_policies(decorate: Decorator) -> None:
-    """The policies see the opening of a stream; what it says later is its own."""
+    """More in test_governed_streams."""
 
     def use(client: TalkClient) -> None:
         with client.chat() as talk:
