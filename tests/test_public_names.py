@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import pkgutil
 import subprocess
 import sys
 from pathlib import Path
@@ -26,6 +27,11 @@ def test_the_list_is_sorted_and_has_no_doubles() -> None:
 def test_the_list_and_the_lazy_table_agree() -> None:
     assert {*weego._MODULE_OF, "__version__"} == set(weego.__all__)
     assert dir(weego) == sorted(weego.__all__)
+
+
+def test_no_name_is_that_of_a_module_of_weego() -> None:
+    """Whoever imports the module would find it under the name from then on, and not what is offered."""
+    assert {each.name for each in pkgutil.iter_modules(weego.__path__)} & {*weego.__all__} == set()
 
 
 def test_type_checkers_see_the_same_names() -> None:

@@ -48,8 +48,8 @@ if TYPE_CHECKING:
     from weego.generic_server import GenericException, IdlWatch, generic_service, watch_idl
     from weego.governed_config import configure
     from weego.http_map import HttpRequest, HttpResponse
+    from weego.idl_reflection import reflection
     from weego.protos import NoReflection, ProtoIdl
-    from weego.reflection import reflection
     from weego.routes import ServiceError, inline, thread
     from weego.server import Server
     from weego.validation import validate_arguments
@@ -169,8 +169,8 @@ _HOME = {
     "weego.generic_server": ("GenericException", "IdlWatch", "generic_service", "watch_idl"),
     "weego.governed_config": ("configure",),
     "weego.http_map": ("HttpRequest", "HttpResponse"),
+    "weego.idl_reflection": ("reflection",),
     "weego.protos": ("NoReflection", "ProtoIdl"),
-    "weego.reflection": ("reflection",),
     "weego.routes": ("ServiceError", "inline", "thread"),
     "weego.server": ("Server",),
     "weego.validation": ("validate_arguments",),

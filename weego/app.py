@@ -38,7 +38,7 @@ __all__ = ["App", "check", "run_master"]
 STDERR: Final = 2
 ROOMS: Final = ("codec", "poller", "governance", "idlc", "prefork")
 # What a worker needs and the loader does not: imported once, in the loader, so that a replacement is ready the sooner.
-FOR_WORKERS: Final = ("weego.reflection", "weego.serving", "weego.spool", "weego.stub", "weego.validation", "weego.worker")
+FOR_WORKERS: Final = ("weego.idl_reflection", "weego.serving", "weego.spool", "weego.stub", "weego.validation", "weego.worker")
 LOG_KEYS: Final = ("level", "format", "access", "file", "access_file")
 
 # How a change of the configuration takes effect; what is not here: by new workers (`prefork.changes`). What is "hot" here and not the
@@ -234,7 +234,7 @@ class App:
         from weego import log, overview
         from weego.client import warm_up_configured
         from weego.governed_config import ServerGovernance
-        from weego.reflection import reflection
+        from weego.idl_reflection import reflection
         from weego.serving import Serving
         from weego.validation import validate_arguments
         from weego.worker import Body

@@ -119,6 +119,7 @@ def message(seqid: int, size: int, framing: str) -> bytes:
 
 
 @pytest.mark.parametrize("framing", ["framed", "ttheader", "buffered"])
+@without_hub
 def test_pipelined_calls_to_a_peer_that_reads_a_little_at_a_time(framing: str) -> None:
     """Parts of parts: what the kernel does not take at once goes on where it stopped, also in the middle of a value that is not ours to move."""
     calls = 24

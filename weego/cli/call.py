@@ -163,7 +163,7 @@ def _asked(address: str, framing: str | None, timeout: float, options: Mapping[s
         UsageError,
     )
     from weego import Idl, NoReflection, ProtoIdl
-    from weego.reflection import fetch_idl
+    from weego.idl_reflection import fetch_idl
 
     said = "the server does not describe its services: give --idl FILE, or switch its reflection on"
     owner = symbol.replace("/", ".").removeprefix(".").rpartition(".")[0]
@@ -223,7 +223,7 @@ def _describe(idl: Any, name: str) -> None:
             raise UsageError(f'nothing is called "{name}"; write its full name: {likely(name, idl.services)}')
         click.echo("\n".join(each for each in texts if each), nl=False)
         return
-    from weego.reflection import idl_text
+    from weego.idl_reflection import idl_text
 
     owner, _, method = name.partition(".")
     if method and method not in _service(idl, owner).methods:

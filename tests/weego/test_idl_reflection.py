@@ -17,7 +17,7 @@ from tests.idlc.test_corpus import corpus, expected_to_pass
 from weego import dynamic
 from weego.cli.commands import weego as group
 from weego.generic import GenericClient, Idl
-from weego.reflection import fetch_idl, idl_text, reflection
+from weego.idl_reflection import fetch_idl, idl_text, reflection
 
 IDL = """
 enum Colour { RED = 1, BLUE = -2 }
