@@ -13,8 +13,7 @@ from __future__ import annotations
 
 import mmap
 import os
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,8 +55,7 @@ ROW_CELLS = NAME_CELLS + STRIPES * STRIPE_CELLS
 CELLS = HEAD_CELLS + len(SIDES) * MOST_METHODS * ROW_CELLS
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """What was counted of one method."""
 
     service: str
