@@ -655,8 +655,9 @@ def test_takers_killed_in_the_middle_of_a_hand_over(server):
         s.signal(signal.SIGHUP)
         new = until(lambda: s.workers(2), "the new workers")
         os.kill(min(new), signal.SIGSTOP)
+        until(lambda: psutil.Process(min(new)).status() == psutil.STATUS_STOPPED, "it to stand still")
+        adopted = adopted_by(s.process.pid, min(new))  # now: the master replaces a stopped worker, and its row is used again
         time.sleep(0.2)
-        adopted = adopted_by(s.process.pid, min(new))
         with contextlib.suppress(ProcessLookupError):
             os.kill(min(new), signal.SIGKILL)
         lost = 0
