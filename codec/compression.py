@@ -22,7 +22,7 @@ class Compressor:
     """A way to make messages smaller.
 
     `compress(data)` and `decompress(data, most)`, whose result must not be longer than `most` bytes: it raises ValueError instead of
-    growing further, and for data that it did not make. `transform` is its id in a TTHeader, 1 to 255.
+    growing further, and for data that it did not make. `transform` is its id in a TTHeader, 1 to 255; gRPC knows it by its name.
     """
 
     name: str
@@ -35,13 +35,18 @@ _by_name: Final[dict[str, Compressor]] = {}
 _by_transform: Final[dict[int, Compressor]] = {}
 
 
-def register(added: Compressor) -> Compressor:
-    """Add a compressor, or replace the one of its name. UsageError when another one has its transform id."""
+def check(added: Compressor) -> None:
+    """UsageError when its transform id is none, or another one's."""
     if not 1 <= added.transform <= 255:
         raise UsageError(f"compressor {added.name}: a transform id is a number from 1 to 255, not {added.transform}")
     other = _by_transform.get(added.transform)
     if other is not None and other.name != added.name:
         raise UsageError(f"compressor {added.name}: {other.name} has the transform id {added.transform}")
+
+
+def register(added: Compressor) -> Compressor:
+    """Add a compressor, or replace the one of its name. UsageError when another one has its transform id."""
+    check(added)
     before = _by_name.get(added.name)
     if before is not None:
         del _by_transform[before.transform]
@@ -72,7 +77,7 @@ def restored(transforms: bytes, data: bytes, most: int) -> bytes:
             raise ProtocolError(f"TTHeader: unknown transform {each}; the payload cannot be read")
         try:
             data = found.decompress(data, most)
-        except ValueError as error:
+        except Exception as error:  # of somebody else's code too
             raise ProtocolError(f"TTHeader: {found.name}: {error}", ProtocolErrorKind.SIZE_LIMIT) from None
         if len(data) > most:
             raise ProtocolError(f"TTHeader: {found.name}: more than {most} bytes", ProtocolErrorKind.SIZE_LIMIT)

@@ -1,15 +1,16 @@
-"""Compression of gRPC messages: gzip, deflate (which is zlib's format), zstd where the package is there."""
+"""Compression of gRPC messages: gzip, deflate (which is zlib's format), zstd where the package is there, and what `register` adds."""
 
 from __future__ import annotations
 
 import importlib
+import re
 import zlib
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
-from codec.errors import Code, ProtocolError, ResourceExhausted
+from codec.errors import Code, ProtocolError, ResourceExhausted, RpcError, UsageError
 
-__all__ = ["ACCEPTED", "IDENTITY", "compress", "decompress", "is_known"]
+__all__ = ["IDENTITY", "accepted", "compress", "decompress", "is_known", "names", "register"]
 
 IDENTITY: Final = "identity"
 
@@ -18,6 +19,8 @@ _GZIP: Final = 16 + zlib.MAX_WBITS
 # gRPC's own default level of compression: what it saves beyond is not worth its time.
 _LEVEL: Final = 6
 _CHUNK: Final = 1 << 16
+# What a name in grpc-accept-encoding may be: there a comma separates them, and gRPC's own are lower case.
+_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_.-]{0,39}")
 
 
 class _Method(NamedTuple):
@@ -76,8 +79,27 @@ _zstd = _zstd_method()
 if _zstd is not None:
     _METHODS["zstd"] = _zstd
 
-ACCEPTED: Final = ",".join((IDENTITY, *_METHODS)).encode()
-"""The grpc-accept-encoding that says what we can read."""
+
+def register(name: str, compress: Callable[[bytes], bytes], decompress: Callable[[bytes, int], bytes]) -> None:
+    """Add an encoding, or replace the one of its name. UsageError when a header cannot carry the name.
+
+    `decompress(data, most)` raises ValueError for what it did not make, and instead of making more than `most` bytes.
+    """
+    if not _NAME.fullmatch(name) or name == IDENTITY:
+        raise UsageError(
+            f"compressor {name!r}: gRPC takes a name of up to 40 of a-z, 0-9, '_', '.' and '-', other than {IDENTITY!r}"
+        )
+    _METHODS[name] = _Method(compress, decompress)
+
+
+def names() -> list[str]:
+    """The encodings that are known, beside identity."""
+    return list(_METHODS)
+
+
+def accepted() -> bytes:
+    """The grpc-accept-encoding that says what we can read, as of now."""
+    return ",".join((IDENTITY, *_METHODS)).encode()
 
 
 def is_known(name: str) -> bool:
@@ -99,6 +121,11 @@ def decompress(name: str, data: bytes, limit: int) -> bytes:
     if method is None:
         raise ProtocolError(f"a message is said to be compressed, but the encoding is {name or 'not given'}", code=Code.INTERNAL)
     try:
-        return method.decompress(data, limit)
-    except (zlib.error, ValueError) as error:
+        found = method.decompress(data, limit)
+    except RpcError:
+        raise
+    except Exception as error:  # of somebody else's code too
         raise ProtocolError(f"a message is not the {name} it is said to be: {error}", code=Code.INTERNAL) from None
+    if len(found) > limit:
+        raise _too_long(limit)
+    return found

@@ -231,7 +231,7 @@ class App:
         """Serve as `worker` until told to leave."""
         import gc
 
-        from weego import log, overview
+        from weego import endings, log, overview
         from weego.client import warm_up_configured
         from weego.governed_config import ServerGovernance
         from weego.idl_reflection import reflection
@@ -276,6 +276,7 @@ class App:
             follow=lambda settings: self._follow(settings, serving),
             announcer=self._announcer(config, worker),
             view=lambda: overview.view(self._governance),
+            at_end=endings.run,
             refused=lambda: self._governance.refused() if self._governance is not None else 0,
         )
         self._watch_center(config, serving)

@@ -1,4 +1,4 @@
-"""Where weego takes further protocols, payload codecs, metadata handlers and compressors of yours, and bundles of options. docs/extending.md has an example of each."""
+"""Where weego takes further protocols, payload codecs, metadata handlers, compressors and last acts of workers of yours, and bundles of options. docs/extending.md has an example of each."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from dataclasses import dataclass, field
 from struct import pack, unpack_from
 from typing import Any, Final, Protocol
 
-from codec import ttheader
+from codec import compression, grpc_compression, ttheader
 from codec.compression import Compressor
-from codec.compression import register as register_compressor
 from codec.errors import BusinessError, RpcError, UsageError
 from codec.metadata import Metadata
 from codec.payload import CODE, PayloadCodec, check_magic
@@ -20,6 +19,7 @@ from codec.spec import MethodSpec
 from governance.call import Call
 from governance.chain import Handler, Middleware
 from weego.detect import MOST_SEEN
+from weego.endings import at_end
 
 __all__ = [
     "Compressor",
@@ -29,6 +29,7 @@ __all__ = [
     "PayloadCodec",
     "ServerProtocol",
     "Suite",
+    "at_end",
     "carrying",
     "framed",
     "header_call",
@@ -214,6 +215,19 @@ def framed(payload: bytes) -> bytes:
 
 def _seconds(milliseconds: str) -> float:
     return int(milliseconds) / 1000 if milliseconds.isascii() and milliseconds.isdigit() and len(milliseconds) < 10 else 0.0
+
+
+# ---- compressors ---------------------------------------------------------------------------------------------------------
+
+
+def register_compressor(added: Compressor) -> Compressor:
+    """Let clients made from now on name `added` as their ``compression``, on TTHeader and on gRPC, and servers read it and answer with it.
+
+    One of the same name is replaced, gRPC's own too. UsageError when another one has its transform id, or gRPC cannot carry its name.
+    """
+    compression.check(added)
+    grpc_compression.register(added.name, added.compress, added.decompress)
+    return compression.register(added)
 
 
 # ---- metadata ------------------------------------------------------------------------------------------------------------

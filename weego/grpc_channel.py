@@ -16,7 +16,7 @@ from typing import Any, Final, cast
 from greenlet import getcurrent
 
 from codec.errors import ClosedError, DeadlineExceeded, Unavailable, UsageError
-from codec.grpc_compression import IDENTITY, is_known
+from codec.grpc_compression import IDENTITY, is_known, names
 from codec.protobuf import ProtobufMethodSpec
 from codec.spec import ServiceSpec
 from governance.call import Call
@@ -97,7 +97,7 @@ def checked_compression(name: str | None) -> str | None:
     if not name or name == IDENTITY:
         return None
     if not is_known(name):
-        raise UsageError(f"unknown compression {name!r}; choose gzip, deflate, or zstd where the package zstandard is installed")
+        raise UsageError(f"unknown compression {name!r}; there are {', '.join(names())} (the package zstandard brings zstd, weego.extend.register_compressor your own)")
     return name
 
 

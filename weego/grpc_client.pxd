@@ -42,6 +42,7 @@ cdef class Link(Receiver):
     cdef readonly object error           # why the connection ended, once it has
     cdef Field authority
     cdef Field scheme
+    cdef Field accept                   # what answers may come in
     cdef Field caller                    # source-service, or None
     cdef Py_ssize_t max_message
     cdef double keepalive_time, keepalive_timeout

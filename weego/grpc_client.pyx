@@ -18,7 +18,7 @@ from codec.errors import (
     Cancelled, Code, DeadlineExceeded, Origin, ProtocolError, ResourceExhausted, RpcError, StatusError, Unavailable, UsageError,
 )
 from codec.grpc import metadata_fields, metadata_pairs, timeout_text
-from codec.grpc_compression import ACCEPTED, compress, decompress, is_known
+from codec.grpc_compression import accepted, compress, decompress, is_known
 from codec.grpc_status import HTTP_CODES, RESET_CODES, error_of
 from codec.h2.errors import ErrorCode
 from governance import metainfo
@@ -40,8 +40,13 @@ cdef Field HTTPS = Field(b":scheme", b"https")
 cdef Field TRAILERS = Field(b"te", b"trailers")
 cdef Field GRPC_TYPE = Field(b"content-type", b"application/grpc")
 cdef Field AGENT = Field(b"user-agent", b"grpc-python-weego/" + __version__.encode())
-cdef Field ACCEPT = Field(b"grpc-accept-encoding", ACCEPTED)
-cdef dict ENCODINGS = {name: Field(b"grpc-encoding", name.encode()) for name in ("gzip", "deflate", "zstd")}
+cdef dict ENCODINGS = {}  # by name, those that were used
+
+
+cdef Field encoding_field(str name):
+    cdef Field found = Field(b"grpc-encoding", name.encode())
+    ENCODINGS[name] = found
+    return found
 
 
 class Crowded(Unavailable):
@@ -168,6 +173,7 @@ cdef class Link(Receiver):
         self.address = address
         self.authority = Field(b":authority", authority.encode())
         self.scheme = HTTPS if is_secure else HTTP
+        self.accept = Field(b"grpc-accept-encoding", accepted())
         self.max_message = max_message
         self.keepalive_time = keepalive_time
         self.keepalive_timeout = keepalive_timeout
@@ -216,9 +222,9 @@ cdef class Link(Receiver):
         cdef double left
         if self.is_closed:
             raise Unavailable(f"the connection to {self.address} was closed", sent=False, instance=self.address)
-        fields = [POST, self.scheme, method.path, self.authority, TRAILERS, GRPC_TYPE, AGENT, ACCEPT]
+        fields = [POST, self.scheme, method.path, self.authority, TRAILERS, GRPC_TYPE, AGENT, self.accept]
         if compression is not None:
-            fields.append(ENCODINGS[compression])
+            fields.append(ENCODINGS.get(compression) or encoding_field(compression))
         if call.deadline_at:
             left = call.deadline_at - monotonic()
             fields.append((b"grpc-timeout", timeout_text(left)))

@@ -33,7 +33,7 @@ from greenlet import getcurrent
 
 from codec.errors import BusinessError, Cancelled, Code, DeadlineExceeded, EncodeError, ProtocolError, RpcError, UsageError
 from codec.grpc import DEFAULT_MAX_MESSAGE, metadata_fields, metadata_pairs
-from codec.grpc_compression import ACCEPTED, compress, decompress, is_known
+from codec.grpc_compression import accepted, compress, decompress, is_known
 from codec.grpc_status import status_fields, status_of
 from codec.h2 import limits as h2_limits
 from codec.h2.errors import ErrorCode
@@ -65,7 +65,6 @@ cdef Field PLAIN_TYPE = Field(b"content-type", b"application/grpc")
 cdef list HEAD = [STATUS_200, PLAIN_TYPE]
 cdef Field STATUS_OK = Field(b"grpc-status", b"0")
 cdef list OK_TRAILERS = [STATUS_OK]
-cdef Field ACCEPT_ENCODING = Field(b"grpc-accept-encoding", ACCEPTED)
 cdef bytes GRPC_TYPE = b"application/grpc"
 cdef dict CONTENT_TYPES = {}
 # What a browser's script may read of our answers, and send with its calls, beyond what is always allowed.
@@ -373,7 +372,7 @@ cdef class GrpcFront(Front):
         """Answer with `error` without calling anyone."""
         cdef list fields = status_fields(error.code, error.message, error)
         if error.code == Code.UNIMPLEMENTED and s.route is not None:
-            fields.append((b"grpc-accept-encoding", ACCEPTED))
+            fields.append((b"grpc-accept-encoding", accepted()))
         s.messages.clear()
         self.send_status(s, None, fields)
         self.settle(<GrpcServerConnection>c.protocol)

@@ -60,7 +60,7 @@ class Body:
 
     `announcer` tells the registry that the service is there, from the order to serve on; it takes that back before a stop, and while the
     worker is to seem ill. `refused()` is how many calls limits and shedding refused, `view()` what
-    there is to tell of this worker.
+    there is to tell of this worker, `at_end(deadline)` what is to be done when it has no calls any more.
     """
 
     def __init__(
@@ -73,6 +73,7 @@ class Body:
         announcer: Announcer | None = None,
         refused: Callable[[], int] = int,
         view: Callable[[], str] = str,
+        at_end: Callable[[float], object] = float,
     ) -> None:
         self._worker = worker
         self._follow = follow
@@ -81,6 +82,7 @@ class Body:
         self._announcer = announcer
         self._refused = refused
         self._view = view
+        self._at_end = at_end
         self._is_lame = self._is_serving = False
         self._hub = get_hub()
         self._left = Event()
@@ -112,10 +114,13 @@ class Body:
             if self._serving.connections:  # a hand-over was refused at the very end
                 self._serving.wait_drained(self._deadline)
         finally:
-            for watcher in (orders, beat):
-                watcher.stop()
-                watcher.close()
             self._serving.close()
+            try:
+                self._at_end(self._deadline)  # with the beat going on: it may take as long as calls may
+            finally:
+                for watcher in (orders, beat):
+                    watcher.stop()
+                    watcher.close()
 
     # ---- what the master says ----------------------------------------------------------------------------------------
 

@@ -8,23 +8,37 @@ import re
 import socket
 import threading
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
 import weego
-from codec import compression, payload, ttheader
+from codec import compression, grpc_compression, payload, ttheader
 from codec.buffer import ReadBuffer, WriteBuffer
-from codec.errors import BusinessError, DeadlineExceeded, EncodeError, ProtocolError, ResourceExhausted, UsageError
+from codec.errors import (
+    BusinessError,
+    Code,
+    DeadlineExceeded,
+    EncodeError,
+    ProtocolError,
+    ResourceExhausted,
+    UsageError,
+)
 from codec.thrift import PayloadClientProtocol, Route, ThriftClientProtocol
 from tests.codec.thrift_wire import feed, receive, route, server
+from tests.interop import grpc_service
 from tests.support.echo_stub import ECHO, Echo, EchoClient, NotFound, Request, Response
 from tests.support.need import ROOT
 from tests.support.net import read_frame, records, served, wait_until, with_hub, without_hub
 from weego import extend
 from weego.server import Server
+
+
+@pytest.fixture(scope="module")
+def grpc_stubs(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return grpc_service.module(tmp_path_factory.mktemp("gen"))
 
 
 class EchoService(Echo):
@@ -67,12 +81,14 @@ def example(heading: str, number: int = 0, **given: Any) -> dict[str, Any]:
 def nothing_stays_registered() -> Iterator[None]:
     """The tables of protocols and compressors are the process's."""
     protocols, named, numbered = list(extend._protocols), dict(compression._by_name), dict(compression._by_transform)
-    codecs = dict(payload._by_name)
+    codecs, encodings = dict(payload._by_name), dict(grpc_compression._METHODS)
     try:
         yield
     finally:
         extend._protocols[:] = protocols
-        for table, before in ((compression._by_name, named), (compression._by_transform, numbered), (payload._by_name, codecs)):
+        for table, before in (
+            (compression._by_name, named), (compression._by_transform, numbered), (payload._by_name, codecs), (grpc_compression._METHODS, encodings),
+        ):  # fmt: skip
             table.clear()
             table.update(before)  # type: ignore[call-overload]
 
@@ -432,6 +448,76 @@ def test_a_compressor_of_ones_own_both_ways_of_waiting() -> None:
                         assert connection.bytes_out < 3000
 
         where(run)()
+
+
+@pytest.mark.parametrize("decorate", [with_hub, without_hub])
+def test_a_compressor_of_ones_own_on_grpc(decorate: Callable[[Callable[[], None]], Callable[[], None]], grpc_stubs: Any) -> None:
+    t = grpc_stubs
+
+    @decorate
+    def run() -> None:
+        with nothing_stays_registered():
+            made: list[int] = []
+
+            def compress(data: bytes) -> bytes:
+                made.append(len(data))
+                return lzma.compress(data)
+
+            names = example("Compressors")
+            extend.register_compressor(extend.Compressor("lzma", 0x40, compress, names["decompress"]))
+            asked: list[str | None] = []
+
+            class Service(type(grpc_service.service(t))):  # type: ignore[misc]
+                def unary_call(self, request: Any) -> Any:
+                    call = weego.current()
+                    assert call is not None
+                    asked.append(call.request_compression)
+                    call.compression = "lzma"
+                    return super().unary_call(request)
+
+            with (
+                served(Service()) as server,
+                t.TestServiceClient(server.addresses[0], timeout=20, compression="lzma", max_message=1_000_000) as client,
+                t.TestServiceClient(server.addresses[0], timeout=20) as plain,
+            ):
+                grpc_service.large_unary(t, client)
+                [connection] = server.serving.dispatcher.connections
+                assert max(connection.bytes_in, connection.bytes_out) < 10_000
+                grpc_service.ping_pong(t, client)
+                grpc_service.large_unary(t, plain)
+                assert asked == ["lzma", None]
+                assert len([size for size in made if size > 300_000]) == 2  # the answers
+                wrong: list[tuple[Callable[[bytes], bytes], str]] = [
+                    (lambda data: lzma.compress(data)[:-9], "not the lzma it is said to be"),
+                    (lambda data: lzma.compress(bytes(30_000_000)), "more than"),
+                ]
+                for packed, said in wrong:
+                    extend.register_compressor(extend.Compressor("lzma", 0x40, packed, names["decompress"]))
+                    with pytest.raises(weego.RpcError, match=said) as refused:
+                        client.unary_call(grpc_service.large(t))
+                    assert refused.value.code is Code.INTERNAL
+
+    run()
+
+
+def test_names_that_grpc_cannot_carry() -> None:
+    with nothing_stays_registered():
+        for name in ("", "a,b", "Br", "a b", "identity", "ä", "x" * 41):
+            with pytest.raises(UsageError, match="gRPC takes a name"):
+                extend.register_compressor(extend.Compressor(name, 0x41, bytes, lambda data, most: data))
+            assert name not in compression._by_name
+
+
+def test_what_a_decompressor_raises_is_a_mistake_of_the_message() -> None:
+    def decompress(data: bytes, most: int) -> bytes:
+        raise LookupError("no such table")
+
+    with nothing_stays_registered():
+        extend.register_compressor(extend.Compressor("odd", 0x42, bytes, decompress))
+        with pytest.raises(ProtocolError, match="odd: no such table"):
+            feed(server(), ttheader.dumps(_header(b"\x42"), b"x" * 20))
+        with pytest.raises(ProtocolError, match="not the odd it is said to be: no such table"):
+            grpc_compression.decompress("odd", b"x", 100)
 
 
 def call_of(compression_name: str, framing: str = "ttheader") -> bytes:
