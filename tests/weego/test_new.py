@@ -102,6 +102,36 @@ def test_its_own_test_passes(here: Path, name: str) -> None:
     assert "OK" in run(here / name, sys.executable, "-m", "unittest", "discover", "-s", "tests", "-t", ".")
 
 
+def test_a_service_that_is_called_so_already(here: Path) -> None:
+    (here / "s.thrift").write_text("service FooService { void f() }\nservice Service {}\nservice Foo {}\n")
+    made("s", "--idl", "s.thrift")
+    app = (here / "s/app.py").read_text()
+    assert [line for line in app.splitlines() if line.startswith("class ")] == [
+        "class FooHandler(FooService):", "class ServiceService(Service):", "class FooService_(Foo):",
+    ]  # fmt: skip
+    assert 'class = "app:FooHandler"' in (here / "s/conf/server.toml").read_text()
+    assert "OK" in run(here / "s", sys.executable, "-m", "unittest", "discover", "-s", "tests", "-t", ".")
+
+
+@pytest.mark.e2e
+def test_the_client_of_a_method_that_is_not_written_says_so_in_a_line(here: Path) -> None:
+    made("greeter")
+    folder = here / "greeter"
+    app = folder / "app.py"
+    app.write_text(re.sub(r"return HelloResponse.*", 'return super().hello(req)', app.read_text()))
+    assert "super" in app.read_text()
+    client = folder / "client.py"
+    client.write_text(client.read_text().replace(":8888", ":1"))
+    assert re.fullmatch(r"client.py: cannot connect to tcp://127\.0\.0\.1:1: .*\n", run(folder, sys.executable, "client.py", code=1))
+    conf = folder / "conf/server.toml"
+    conf.write_text(conf.read_text().replace(":8888", ":0").replace('"auto"', "1"))
+    with Process([*MASTER, "conf/server.toml"], cwd=str(folder)) as master:
+        port = master.wait_for(r"serving on tcp://127\.0\.0\.1:(\d+)")[1]
+        client.write_text(client.read_text().replace(":1\"", f":{port}\"").replace("timeout=1.0", "timeout=30.0"))
+        said = run(folder, sys.executable, "client.py", code=1)
+        assert re.fullmatch(r"client.py: .*Greeter.hello.* not .*UNIMPLEMENTED.*\n", said), said
+
+
 @pytest.mark.e2e
 def test_it_serves_and_reloads(here: Path) -> None:
     made("greeter")

@@ -136,7 +136,9 @@ class Source:
     def add_class(self, service: Service, bodies: Mapping[str, str] | None = None) -> str:
         """Add a class for a service at the end of the file; returns its name. `bodies`: method → its one line."""
         self._keep_starred(service)
-        cls = self._free(f"{service.base.name}Service")
+        # EchoService of Echo; of a base that ends so itself, EchoHandler of EchoService.
+        name = service.base.name
+        cls = self._free(f"{name.removesuffix('Service')}Handler" if name.endswith("Service") and name != "Service" else f"{name}Service")
         self._bound.add(cls)
         lines = [f"class {cls}({self._local(service.base)}):"]
         for name, method in service.methods.items():

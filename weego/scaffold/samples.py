@@ -17,7 +17,7 @@ __all__ = ["Calls", "Samples", "greeting", "proto_calls", "thrift_calls"]
 _ADDRESS = "tcp://127.0.0.1:8888"
 
 # What the templates of client.py and tests/test_app.py use, so that no message may be imported by these names.
-_TAKEN = ("AppTest", "annotations", "caught", "client", "main", "reply", "self", "server", "stream", "unittest", "weego")
+_TAKEN = ("AppTest", "annotations", "caught", "client", "main", "reply", "error", "self", "server", "stream", "sys", "unittest", "weego")
 
 
 @dataclass(slots=True)
