@@ -14,7 +14,7 @@ from .gen.shop import Gateway, Item, ItemClient, Stock, StockClient, Thing
 
 # What a stock server can do at one time: its database, so to speak, has so many connections, and a query takes so long (seconds).
 CONNECTIONS = 4
-QUERY = 0.004
+QUERY = 0.03
 
 
 class StockService(Stock):
