@@ -47,6 +47,8 @@ _MAKERS: dict[str, Callable[[], Balancer]] = {
     "consistent_hash": lambda: ConsistentHash(lambda call: call.key or ""),
 }
 assert tuple(_MAKERS) == BALANCERS
+# Changes of instances that a snapshot tells of, the newest: it is sent around.
+_TOLD_CHANGES = 5
 # What of a policy the balancer is made of.
 _OF_BALANCER = ("balancer", "hash_key", "ejection", "zone", "tag", "slow_start")
 
@@ -206,7 +208,7 @@ class Governed:
         self.directory.due = float("inf")
 
     def snapshot(self) -> dict[str, Any]:
-        """Instances, breakers, limits, meters and the retry budget, as plain values."""
+        """Instances and how they changed of late, breakers, limits, meters and the retry budget, as plain values."""
         ejected = set(self.balancer.ejected) if isinstance(self.balancer, Ejection) else set()
         found = self.directory.snapshot()
         return {
@@ -214,6 +216,10 @@ class Governed:
             "source": found["source"],
             "age": found["age"],
             "problem": found["problem"],
+            "changes": [
+                {"ago": round(monotonic() - each["at"], 3), **{name: each[name] for name in ("added", "removed", "changed", "problem")}}
+                for each in found["changes"][-_TOLD_CHANGES:]
+            ],
             "instances": [
                 {**instance.to_plain(), "ejected": instance.address in ejected, **self._breaker_state(instance.address)}
                 for instance in self.directory.instances

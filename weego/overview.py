@@ -20,7 +20,7 @@ def view(server: ServerGovernance | None) -> str:
 
 
 def merge(workers: Iterable[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """The views of several workers as rows of instances, breakers, limits, pools, calls and budgets.
+    """The views of several workers as rows of instances, sources of them, breakers, limits, pools, calls and budgets.
 
     What workers count together is said once; what each has for itself (idle connections, refusals, who is ejected) is summed up.
     """
@@ -33,7 +33,7 @@ def merge(workers: Iterable[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
 class _Merged:
     def __init__(self) -> None:
         self.rows: dict[str, dict[Any, dict[str, Any]]] = {
-            kind: {} for kind in ("instances", "breakers", "limits", "pools", "calls", "budgets")
+            kind: {} for kind in ("instances", "sources", "breakers", "limits", "pools", "calls", "budgets")
         }
 
     def row(self, table: str, key: Any, **first: Any) -> dict[str, Any]:
@@ -64,6 +64,14 @@ class _Merged:
             row.update({name: value for name, value in instance.items() if name != "ejected"})
             row["workers"] += 1
             row["ejected_by"] += bool(instance["ejected"])
+        first = {"source": found["source"], "workers": 0, "troubled": 0, "age": found["age"], "problem": "", "changes": found["changes"]}
+        source = self.row("sources", service, service=service, **first)
+        source["workers"] += 1
+        if found["age"] is None or (source["age"] is not None and found["age"] > source["age"]):  # who has heard of it least lately
+            source["age"] = found["age"]
+        if found["problem"]:
+            source["troubled"] += 1
+            source["problem"] = found["problem"]
         if found["problem"] and not found["instances"]:
             self.row("instances", (service, ""), service=service, address="", problem=found["problem"], workers=1, ejected_by=0)
         for breaker in found["breakers"]:

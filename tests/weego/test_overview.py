@@ -30,7 +30,10 @@ def worker(number: int, *, ejected: bool = False) -> dict[str, Any]:
                 ],
                 "governance": {
                     "service": "item",
-                    "problem": "",
+                    "problem": "etcd is away" if ejected else "",
+                    "source": "etcd://e:2379/item",
+                    "age": number / 2,
+                    "changes": [{"ago": 3.0, "added": ["tcp://a:1"], "removed": [], "changed": [], "problem": ""}],
                     "instances": [
                         {"address": "tcp://a:1", "weight": 10, "zone": "north", "tags": {"lane": "blue"}, "started": 0.0, "ejected": ejected, "breaker": "closed"}
                     ],
@@ -53,6 +56,8 @@ def test_what_is_counted_together_is_said_once_and_the_rest_is_summed_up() -> No
     (instance,) = merged["instances"]
     assert (instance["workers"], instance["ejected_by"], instance["breaker"]) == (2, 1, "closed")
     assert merged["breakers"][0]["failures"] == 9
+    (source,) = merged["sources"]
+    assert (source["source"], source["age"], source["workers"], source["troubled"]) == ("etcd://e:2379/item", 1.0, 2, 1)
     assert [(each["side"], each["name"], each["current"], each["refused"]) for each in merged["limits"]] == [
         ("client", "client item", 0, 3), ("server", "reads", 3, 20), ("server", "shedding", 1, 8),
     ]  # fmt: skip
@@ -71,7 +76,7 @@ def ctl(answers: list[dict[str, Any]], *arguments: str) -> Any:
 def test_the_tables() -> None:
     answers = [{"slot": 0, "pid": 1, "view": json.dumps(worker(1))}, {"slot": 1, "pid": 2, "error": "it has died"}]
     expected = {
-        "instances": ["item", "tcp://a:1", "10", "north", "lane=blue", "closed"],
+        "instances": ["item", "tcp://a:1", "10", "north", "lane=blue", "closed", "item: by etcd://e:2379/item, heard 0.5 s ago\n", "  3.0 s ago: added tcp://a:1"],
         "breakers": ["item.Get", "open", "9", "2"],
         "limits": ["client", "client item", "5/s", "server", "reads", "8", "shedding"],
         "pools": ["item", "long", "active", "timed out"],
@@ -85,6 +90,17 @@ def test_the_tables() -> None:
             assert word in found.output
         assert "worker 1 is missing: it has died" in found.output
         assert json.loads(ctl(answers, name, "--json").output)
+
+
+def test_a_source_that_is_away_or_was_never_heard() -> None:
+    answers = [{"slot": 0, "pid": 1, "view": json.dumps(worker(1))}, {"slot": 1, "pid": 2, "view": json.dumps(worker(2, ejected=True))}]
+    said = ctl(answers, "instances").output
+    assert "item: by etcd://e:2379/item, heard 1.0 s ago; 1 of 2 workers go on with what they knew: etcd is away\n" in said
+    assert set(json.loads(ctl(answers, "instances", "--json").output)) == {"instances", "sources"}
+    never = worker(1)
+    never["clients"][0]["governance"].update(age=None, instances=[], problem="no such host", changes=[])
+    said = ctl([{"slot": 0, "pid": 1, "view": json.dumps(never)}], "instances").output
+    assert "item: by etcd://e:2379/item, not heard yet; 1 of 1 workers go on with what they knew: no such host\n" in said
 
 
 def test_nothing_to_show_and_nobody_to_ask() -> None:
@@ -102,4 +118,5 @@ def test_a_real_view_can_be_merged() -> None:
         client.echo(Request())
         merged = merge([json.loads(view(made)), json.loads(view(None))])
         assert [each["address"] for each in merged["instances"] if each["service"] == "Echo"] == [peer.address]
+        assert [tuple(each["added"]) for each in merged["sources"][0]["changes"]] == [(peer.address,)]
         assert [each["name"] for each in merged["limits"]] == ["shedding"]

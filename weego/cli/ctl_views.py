@@ -13,7 +13,9 @@ __all__ = ["VIEWS"]
 Row = dict[str, Any]
 Ask = Callable[[dict[str, Any]], Any]
 
-# Where a table has nothing to show.
+# What else belongs to a table, in JSON.
+BESIDE = {"calls": "budgets", "instances": "sources"}
+# Where a table has nothing to show. A client of fixed addresses without a policy keeps no such books.
 NOTHING = {
     "instances": "no client with policies has been made in a worker",
     "breakers": "no breaker: no method has been called by a client with policies",
@@ -51,6 +53,19 @@ def _calls(row: Row) -> tuple[str, ...]:
     failed = count - row["codes"].get("0", 0)
     mean = f"{row['seconds'] / count * 1000:.2f} ms" if count else "-"
     return (f"{row['service']}.{row['method']}", str(count), str(failed), str(row["retries"]), str(row["hedges"]), mean)
+
+
+def _source(row: Row) -> str:
+    """Who says so, and what is new."""
+    heard = "not heard yet" if row["age"] is None else f"heard {row['age']:.1f} s ago"
+    lines = [f"{row['service']}: by {row['source']}, {heard}"]
+    if row["problem"]:
+        lines[0] += f"; {row['troubled']} of {row['workers']} workers go on with what they knew: {row['problem']}"
+    for change in row["changes"]:
+        words = [f"{name} {', '.join(change[name])}" for name in ("added", "removed", "changed") if change[name]]
+        if words:
+            lines.append(f"  {change['ago']:.1f} s ago: {'; '.join(words)}")
+    return "\n".join(lines)
 
 
 # name: what it is, the table's head, a row of it
@@ -93,7 +108,8 @@ def _command(name: str, ask: Callable[..., Any], table: Callable[..., None], fai
             fail("; ".join(f"worker {each['slot']}: {each.get('error', 'it has nothing to tell')}" for each in answers), 1)
         merged = merge(told)
         if as_json:
-            found: Any = {"calls": merged["calls"], "budgets": merged["budgets"]} if name == "calls" else merged[name]
+            beside = BESIDE.get(name)
+            found: Any = {name: merged[name], beside: merged[beside]} if beside else merged[name]
             click.echo(json.dumps(found, indent=2, ensure_ascii=False))
             return
         _, head, row = VIEWS[name]
@@ -101,6 +117,9 @@ def _command(name: str, ask: Callable[..., Any], table: Callable[..., None], fai
             table([head, *(row(each) for each in merged[name])])
         else:
             click.echo(NOTHING[name])
+        if name == "instances":
+            for source in merged["sources"]:
+                click.echo(_source(source))
         if name == "calls":
             for budget in merged["budgets"]:
                 click.echo(f"retries of {budget['service']}: {budget['left']:.0f} left in the budget, {budget['refused']} refused by it")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,8 @@ from tests.support.certs import Certificates
 from tests.support.echo_stub import Echo, EchoClient, Request, Response
 from tests.support.etcd import EtcdCluster, EtcdServer
 from tests.support.grpc_go import free_port
-from tests.support.net import wait_until, with_hub, without_hub
-from weego import keeper
+from tests.support.net import served, wait_until, with_hub, without_hub
+from weego import ClientPolicy, keeper
 from weego.announce import Announcer
 from weego.registries import etcd_client
 from weego.registries.etcd import EtcdRegistry, EtcdResolver, instance_of, value_of
@@ -387,6 +388,42 @@ def test_connections_are_shared_and_a_dropped_directory_is_let_go(run: Run, etcd
         wait_until(lambda: resolver._known is not None)
         del directory
         wait_until(lambda: resolver._known is None)
+
+    body()
+
+
+@BOTH
+def test_a_fresh_instance_gets_its_share_bit_by_bit(run: Run, etcd: EtcdServer) -> None:
+    """How long an instance serves is in its key, so that all its callers warm it up alike, those that came later too."""
+    hour = 3600.0
+
+    @run
+    def body() -> None:
+        registry = EtcdRegistry(etcd.url)
+        policy = ClientPolicy(balancer="weight_round_robin", slow_start=hour, ejection=None, instance_breaker=None)
+        with served(EchoService("old")) as old, served(EchoService("new")) as new:
+
+            def announce(server: Server, age: float) -> Registration:
+                instance = Instance(server.addresses[0], started=time.time() - age)
+                registry.register(Registration("warm", instance, ttl=30))
+                return Registration("warm", instance, ttl=30)
+
+            def share(client: EchoClient, calls: int) -> int:
+                return [client.echo(Request(), timeout=20).message for _ in range(calls)].count("new")
+
+            announce(old, 2 * hour)
+            with EchoClient(f"{etcd.url}/warm", policy=policy) as client:
+                assert share(client, 3) == 0
+                # A tenth of the weight, six tenths, all of it: of eleven calls one, of sixteen six, of two one.
+                for age, calls, expected in ((0.0, 11, 1), (0.55 * hour, 16, 6), (1.5 * hour, 2, 1)):
+                    entry = announce(new, age)
+                    governed = client._governed
+                    assert governed is not None
+                    wait_until(lambda entry=entry, governed=governed: entry.instance in governed.directory.instances)  # type: ignore[misc]
+                    assert share(client, 10 * calls) == 10 * expected
+                    with EchoClient(f"{etcd.url}/warm", policy=policy) as late:
+                        assert share(late, 10 * calls) == 10 * expected
+        registry.close()
 
     body()
 
