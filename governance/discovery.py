@@ -77,6 +77,7 @@ class Static:
     """Instances that never change."""
 
     interval = float("inf")
+    source = "addresses of the client's own"
 
     def __init__(self, instances: Sequence[Instance]) -> None:
         self.instances = tuple(instances)

@@ -92,6 +92,7 @@ class FileResolver:
     def __init__(self, root: str, service: str, clock: Callable[[], float] = time.time) -> None:
         self.root = root
         self.folder = folder_of(root, service)
+        self.source = f"file://{self.folder}"
         self._clock = clock
         self._stamp: int | None = None
         self._look_again = 0.0

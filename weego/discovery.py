@@ -139,6 +139,7 @@ class DnsResolver:
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.source = f"dns://{name}"
         self.is_srv = name.startswith("_")
         host, _, port = name.rpartition(":")
         if not self.is_srv and (not host or not port.isdigit() or not 0 < int(port) < 65536):

@@ -118,5 +118,6 @@ def test_a_real_view_can_be_merged() -> None:
         client.echo(Request())
         merged = merge([json.loads(view(made)), json.loads(view(None))])
         assert [each["address"] for each in merged["instances"] if each["service"] == "Echo"] == [peer.address]
+        assert merged["sources"][0]["source"] == "addresses of the client's own"
         assert [tuple(each["added"]) for each in merged["sources"][0]["changes"]] == [(peer.address,)]
         assert [each["name"] for each in merged["limits"]] == ["shedding"]
