@@ -25,6 +25,7 @@ from governance.call import Call, current
 __all__ = [
     "ACL_TOKEN",
     "backward",
+    "from_headers",
     "get",
     "get_all",
     "get_all_persistent",
@@ -32,6 +33,7 @@ __all__ = [
     "log_id",
     "persistent",
     "send_backward",
+    "to_headers",
     "values",
 ]
 
@@ -81,6 +83,23 @@ def values(pairs: Mapping[str, str]) -> contextlib.AbstractContextManager[None]:
 def persistent(pairs: Mapping[str, str]) -> contextlib.AbstractContextManager[None]:
     """Send `pairs` with each call made in the block, to be seen by all services down the chain."""
     return _with(_adding(_PERSISTENT, pairs))
+
+
+def from_headers(headers: Mapping[str, str]) -> contextlib.AbstractContextManager[None]:
+    """Send with each call made in the block what an HTTP request brought: ``rpc-transit-…`` as transient, ``rpc-persist-…`` as persistent values.
+
+    For gateways. Other headers are passed over. Names are as Kitex makes them of headers (gopkg `metainfo.FromHTTPHeader`): ``rpc-persist-tenant-id`` is ``TENANT_ID``.
+    """
+    told = [(name.upper().replace("-", "_"), value) for name, value in headers.items()]
+    pairs = {name: value for name, value in told if value and name.startswith((_PERSISTENT, _TRANSIENT)) and name not in (_PERSISTENT, _TRANSIENT)}
+    return _with(_adding("", pairs))
+
+
+def to_headers() -> dict[str, str]:
+    """What an HTTP request made here should carry: the values of the blocks around it, and the persistent ones of the call being served."""
+    call, own = current(), given.get()
+    pairs = {**({} if call is None else call.carried), **({} if own is None else own.strings)}
+    return {name.lower().replace("_", "-"): value for name, value in pairs.items()}
 
 
 def log_id(text: str) -> contextlib.AbstractContextManager[None]:

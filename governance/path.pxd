@@ -24,6 +24,7 @@ cdef class Tagging(Step):
 cdef class Breaking(Step):
     cdef object inner
     cdef Breaker breaker
+    cdef object counts             # the user's word for what is a failure; None: ours
 
     cdef int judge(self, object error) except -1
 

@@ -90,9 +90,10 @@ cdef class Tagging(Step):
 cdef class Breaking(Step):
     """The breaker of a service's method."""
 
-    def __init__(self, inner, Breaker breaker not None):
+    def __init__(self, inner, Breaker breaker not None, counts=None):
         self.inner = inner
         self.breaker = breaker
+        self.counts = counts
 
     cdef object run(self, Call call, tuple args):
         if not self.breaker.allow():
@@ -110,6 +111,9 @@ cdef class Breaking(Step):
         return result
 
     cdef int judge(self, object error) except -1:
+        if self.counts is not None:
+            counted = self.counts(error)
+            return 0 if counted is None else self.breaker.fail() if counted else self.breaker.succeed()
         if is_refusal(error):
             return 0
         if is_trouble(error):

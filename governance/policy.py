@@ -75,6 +75,8 @@ class Policy:
     """May a call run twice? None: as the IDL says."""
     breaker: BreakerPolicy | None = field(default_factory=BreakerPolicy)
     """Of the method, over all instances."""
+    breaker_counts: Callable[[BaseException], bool | None] | None = None
+    """What an error is to that breaker: True a failure, False a success, None nothing. Without it: timeouts, broken connections and unexpected errors are failures."""
     retry: RetryPolicy | None = field(default_factory=RetryPolicy)
     fallback: Fallback | None = None
     fallback_when: Callable[[BaseException], bool] = on_rpc_error

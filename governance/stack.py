@@ -116,7 +116,7 @@ def client_handler(
     if limiting is not None:
         handler = limiting(handler)
     if breaker is not None:
-        handler = Breaking(handler, breaker)
+        handler = Breaking(handler, breaker, policy.breaker_counts)
     if policy.fallback is not None:
         handler = fallback(policy.fallback, policy.fallback_when)(handler)
     if policy.faults:

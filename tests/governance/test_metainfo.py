@@ -132,3 +132,32 @@ def test_misuse() -> None:
     assert metainfo.get("a") is None
     assert metainfo.get_persistent("a") is None
     assert weego.metainfo is metainfo
+
+
+@without_hub
+def test_a_gateway_hands_on_what_http_brought_and_takes_it_on_to_http() -> None:
+    """As `metainfo.FromHTTPHeader` and `ToHTTPHeader` of bytedance/gopkg."""
+    headers = {"Rpc-Transit-Shard-No": "7", "rpc-persist-tenant-id": "acme", "rpc-persist-": "x", "rpc-persist-none": "", "Accept": "*/*"}
+    with chain() as (_, last), EchoClient(last, framing="ttheader") as client, metainfo.from_headers(headers):
+        told = eval(client.echo(Request()).message)
+        assert told["transient"] == {"SHARD_NO": "7"}
+        assert told["persistent"] == {"TENANT_ID": "acme"}
+        assert metainfo.to_headers() == {"rpc-transit-shard-no": "7", "rpc-persist-tenant-id": "acme"}
+        with metainfo.persistent({"user": "Ada"}):
+            assert metainfo.to_headers()["rpc-persist-user"] == "Ada"
+    assert metainfo.to_headers() == {}
+
+
+@without_hub
+def test_a_handler_that_calls_by_http_hands_on_what_persists() -> None:
+    seen: list[dict[str, str]] = []
+
+    class Edge(Echo):
+        def echo(self, req: Request) -> Response:
+            seen.append(metainfo.to_headers())
+            return Response()
+
+    with Server([Edge()], listen="tcp://127.0.0.1:0") as server, EchoClient(server.addresses, framing="ttheader") as client:
+        with metainfo.persistent({"TENANT": "acme"}), metainfo.values({"ONCE": "1"}):
+            client.echo(Request(), timeout=20)
+    assert seen == [{"rpc-persist-tenant": "acme"}]

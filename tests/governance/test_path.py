@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from codec.errors import Code, DeadlineExceeded, Origin, ProtocolError, ResourceExhausted, Unavailable, UsageError
+from codec.errors import BusinessError, Code, DeadlineExceeded, Origin, ProtocolError, ResourceExhausted, Unavailable, UsageError
 from governance.balancers.rotation import RoundRobin
 from governance.breaker import Breaker
 from governance.call import Call
@@ -117,6 +117,24 @@ def test_a_limit_of_ours_says_nothing_of_the_service(error: Exception, counts: i
     with pytest.raises(type(error)):
         Breaking(refuse, breaker)(a_call(), ())
     assert (breaker.snapshot()["successes"], breaker.snapshot()["failures"]) == (0, counts)
+
+
+@pytest.mark.parametrize(("word", "successes", "failures"), [(True, 0, 1), (False, 1, 0), (None, 0, 0)])
+@pytest.mark.parametrize("error", [ResourceExhausted("limit"), DeadlineExceeded("no answer"), BusinessError(503, "not now"), KeyError("x")])
+def test_what_a_user_counts_as_a_failure(error: Exception, word: bool | None, successes: int, failures: int) -> None:
+    def refuse(call: Call, args: tuple[Any, ...]) -> Any:
+        raise error
+
+    breaker, asked = Breaker("echo"), []
+
+    def counts(raised: BaseException) -> bool | None:
+        asked.append(raised)
+        return word
+
+    with pytest.raises(type(error)):
+        Breaking(refuse, breaker, counts)(a_call(), ())
+    assert asked == [error]
+    assert (breaker.snapshot()["successes"], breaker.snapshot()["failures"]) == (successes, failures)
 
 
 def test_who_was_tried_is_left_out_until_all_were() -> None:

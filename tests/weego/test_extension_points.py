@@ -181,7 +181,7 @@ def test_predicates_back_off_fallback_and_rule_of_ones_own(decorate: Decorator) 
 
         names = example("Trying again, answering instead, refusing", Response=Response)
         assert [names["Linear"]()(number) for number in (1, 2)] == [0.002, 0.004]
-        service = EchoService(step=step, gone=raises(BusinessError(404, "gone")))
+        service = EchoService(step=step, gone=raises(BusinessError(404, "gone")), busy=raises(BusinessError(503, "busy")))
         with served(service) as server:
             with EchoClient(server.addresses, framing="ttheader", policy=names["careful"], timeout=20) as client:
                 assert client.echo(Request(action="step")).message == "now"
@@ -189,6 +189,13 @@ def test_predicates_back_off_fallback_and_rule_of_ones_own(decorate: Decorator) 
                 with pytest.raises(BusinessError, match="gone"):
                     client.echo(Request(action="gone"))
                 assert service.calls == 4
+                assert client._governed is not None
+                breaker = client._governed.breakers["echo"]
+                assert (breaker.snapshot()["successes"], breaker.snapshot()["failures"]) == (1, 0)
+                with pytest.raises(BusinessError, match="busy"):
+                    client.echo(Request(action="busy"))
+                assert (breaker.snapshot()["successes"], breaker.snapshot()["failures"], service.calls) == (1, 1, 8)
+                service.calls = 4
                 with pytest.raises(PermissionDenied) as denied:
                     client.echo(Request(action="forbidden"))
                 assert denied.value.code is Code.PERMISSION_DENIED
