@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from governance.call import Call, current
     from governance.chain import Handler, Middleware
     from governance.errors import BreakerOpen, NoInstance, PermissionDenied
+    from governance.inherit import inherit
     from governance.instance import Instance
     from governance.policy import BreakerPolicy, BudgetPolicy, ClientPolicy, EjectionPolicy, Policy
     from governance.retry import RetryPolicy
@@ -118,6 +119,7 @@ __all__ = [
     "current",
     "generic_service",
     "governance",
+    "inherit",
     "inline",
     "metainfo",
     "reflection",
@@ -159,6 +161,7 @@ _HOME = {
     "governance.call": ("Call", "current"),
     "governance.chain": ("Handler", "Middleware"),
     "governance.errors": ("BreakerOpen", "NoInstance", "PermissionDenied"),
+    "governance.inherit": ("inherit",),
     "governance.instance": ("Instance",),
     "governance.policy": ("BreakerPolicy", "BudgetPolicy", "ClientPolicy", "EjectionPolicy", "Policy"),
     "governance.retry": ("RetryPolicy",),

@@ -144,6 +144,21 @@ def test_the_shop(trouble: str, more: tuple[str, ...]) -> None:
         last = process.lines[-1].split()
         assert int(last[0]) > 50, process.output
         assert int(last[-2]) == 0, process.output
+        # What it shows of weego ctl.
+        assert int(column(process.output, "calls", "stock.left", "calls")) > 50
+        assert column(process.output, "breakers", "stock.left", "state") == "closed"
+        assert column(process.output, "limits", "database", "refused") == "0"
+        if trouble != "none":
+            assert f"  -- {trouble}\n" in process.output.split("item.sock instances\n")[0]
+            assert re.search(r"^    stock: by (file|etcd)://\S+/stock, heard \d", process.output, re.MULTILINE), process.output
+        if trouble == "fail":
+            assert int(column(process.output, "calls", "stock.left", "hedges")) >= 1
+
+
+def column(said: str, view: str, row: str, name: str) -> str:
+    """What `weego ctl VIEW` said there, of the row that has this."""
+    head, *rows = (re.split(r"  +", line.strip()) for line in said.split(f".sock {view}\n", 1)[1].splitlines())
+    return dict(zip(head, next(each for each in rows if row in each), strict=True))[name]
 
 
 def test_clients_follow_a_reload_without_new_workers(tmp_path: Path) -> None:

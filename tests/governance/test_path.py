@@ -6,7 +6,16 @@ from typing import Any
 
 import pytest
 
-from codec.errors import BusinessError, Code, DeadlineExceeded, Origin, ProtocolError, ResourceExhausted, Unavailable, UsageError
+from codec.errors import (
+    BusinessError,
+    Code,
+    DeadlineExceeded,
+    Origin,
+    ProtocolError,
+    ResourceExhausted,
+    Unavailable,
+    UsageError,
+)
 from governance.balancers.rotation import RoundRobin
 from governance.breaker import Breaker
 from governance.call import Call
