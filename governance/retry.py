@@ -207,8 +207,10 @@ def _prepare(call: Call, policy: RetryPolicy) -> None:
     call.attempt += 1
 
 
-def hedging(attempt: Handler, decision: Decision, tasks: Callable[[], Tasks], on_hedge: Callable[[Call], Any]) -> Handler:
-    """`attempt`, and another one beside it when it is slow. Only for idempotent methods: both may run."""
+def hedging(
+    attempt: Handler, decision: Decision, tasks: Callable[[], Tasks], on_hedge: Callable[[Call], Any], on_retry: Callable[[Call], Any]
+) -> Handler:
+    """`attempt`, and another one beside it when it is slow, or after it when it failed. Only for idempotent methods: both may run."""
     policy = decision.policy
     budget = decision.budget
 
@@ -227,9 +229,9 @@ def hedging(attempt: Handler, decision: Decision, tasks: Callable[[], Tasks], on
                     branch.avoid(other.instance)
             running[crew.start(lambda: attempt(branch, args))] = branch
 
-        def again() -> None:
+        def again(told: Callable[[Call], Any]) -> None:
             _prepare(call, policy)
-            on_hedge(call)
+            told(call)
             launch()
 
         launch()
@@ -239,7 +241,7 @@ def hedging(attempt: Handler, decision: Decision, tasks: Callable[[], Tasks], on
                 done = crew.wait(list(running), patience)
                 if done is None:
                     if decision.may(call, None, 0.0, hedges, policy.hedges):
-                        again()
+                        again(on_hedge)
                     hedges += 1
                     if hedges >= policy.hedges:
                         patience = None
@@ -253,7 +255,7 @@ def hedging(attempt: Handler, decision: Decision, tasks: Callable[[], Tasks], on
                         retries += 1
                         if delay:
                             crew.sleep(delay)
-                        again()
+                        again(on_retry)
                     elif not running:
                         _judge(call, error)
                         raise

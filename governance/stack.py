@@ -109,7 +109,7 @@ def client_handler(
     if policy.retry is not None:
         decision = make_decision(policy.retry, idempotent=idempotent, budget=budget)
         if policy.retry.hedges and idempotent:
-            handler = hedging(handler, decision, tasks, on_hedge)
+            handler = hedging(handler, decision, tasks, on_hedge, on_retry)
         else:
             handler = retrying(handler, decision, tasks, on_retry)
     limiting = limits.middleware(service, method) if limits is not None else None

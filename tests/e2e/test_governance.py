@@ -152,7 +152,7 @@ def test_the_shop(trouble: str, more: tuple[str, ...]) -> None:
             assert f"  -- {trouble}\n" in process.output.split("item.sock instances\n")[0]
             assert re.search(r"^    stock: by (file|etcd)://\S+/stock, heard \d", process.output, re.MULTILINE), process.output
         if trouble == "fail":
-            assert int(column(process.output, "calls", "stock.left", "hedges")) >= 1
+            assert int(column(process.output, "calls", "stock.left", "retries")) >= 1
 
 
 def column(said: str, view: str, row: str, name: str) -> str:

@@ -306,10 +306,10 @@ class Entrant:
         self.cancelled = True
 
 
-def hedge(race: Race, **policy: Any) -> tuple[Any, Call, int]:
-    call, hedges = a_call(), []
+def hedge(race: Race, retries_seen: list[int] | None = None, **policy: Any) -> tuple[Any, Call, int]:
+    call, hedges, again = a_call(), [], [] if retries_seen is None else retries_seen
     decision = make_decision(RetryPolicy(**{"retries": 0, "hedges": 1, "hedge_after": 0.1, **policy}), idempotent=True, budget=Budget())
-    handler = hedging(race.attempt, decision, lambda: race, lambda call: hedges.append(call.attempt))  # type: ignore[arg-type, return-value]
+    handler = hedging(race.attempt, decision, lambda: race, lambda call: hedges.append(call.attempt), lambda call: again.append(call.attempt))  # type: ignore[arg-type, return-value]
     return handler(call, ()), call, len(hedges)
 
 
@@ -352,6 +352,7 @@ def test_a_failure_is_not_the_answer_while_another_attempt_runs() -> None:
 
 def test_mixed_is_both() -> None:
     race = Race((0.05, CRASHED), (9, "slow"), (0.01, "third"))
-    value, call, more = hedge(race, retries=1)
-    assert (value, more) == ("third", 2)
+    retries: list[int] = []
+    value, call, hedges = hedge(race, retries, retries=1)
+    assert (value, hedges, retries) == ("third", 1, [2])  # each is counted as what it is
     assert call.instance == "i3"
