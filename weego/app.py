@@ -41,38 +41,6 @@ ROOMS: Final = ("codec", "poller", "governance", "idlc", "prefork")
 FOR_WORKERS: Final = ("weego.idl_reflection", "weego.serving", "weego.spool", "weego.stub", "weego.validation", "weego.worker")
 LOG_KEYS: Final = ("level", "format", "access", "file", "access_file")
 
-# How a change of the configuration takes effect; what is not here: by new workers (`prefork.changes`). What is "hot" here and not the
-# master's affair, `App._follow` carries out.
-WAYS: Final = {
-    "admin": "hot",
-    "governance": "hot",
-    "grpc.keepalive_time": "hot",
-    "grpc.keepalive_timeout": "hot",
-    "grpc.max_message": "hot",
-    "grpc.max_streams": "hot",
-    "limits": "hot",
-    "listen": "listeners",
-    "log.level": "hot",
-    "server.boot_timeout": "hot",
-    "server.control": "hot",
-    "server.graceful_timeout": "hot",
-    "server.hang_timeout": "hot",
-    "server.kill_memory": "hot",
-    "server.max_lifetime": "hot",
-    "server.max_memory": "hot",
-    "server.max_requests": "hot",
-    "server.pidfile": "restart",
-    "server.rebalance": "hot",
-    "server.workers": "hot",
-    "streaming": "hot",
-}
-# Of [client.<service>]: what a client that there is can take on, between two calls. The rest is what it was made with.
-LIVE_OF_CLIENT: Final = (
-    "timeout", "attempt_timeout", "recv_timeout", "send_timeout", "connect_timeout", "balancer", "hash_key", "zone", "tag", "slow_start",
-    "breaker", "breaker_error_rate", "breaker_min_sample", "breaker_cooling", "instance_breaker", "ejection", "ejection_failures", "ejection_time", "retries", "retry_backoff",
-    "retry_duration", "retry_budget", "retry_error_rate", "hedges", "hedge_after", "rate", "concurrency", "drop", "metrics", "method",
-)  # fmt: skip
-
 
 class App:
     """The application of one configuration file, for `prefork.Master`."""
@@ -98,6 +66,7 @@ class App:
     def load(self) -> Settings:
         """Read the configuration and import the services. LoadError names the mistake in one line."""
         from weego import config as configuration
+        from weego import config_ways
 
         try:
             config = configuration.load(self.conf)
@@ -145,7 +114,7 @@ class App:
             kill_memory=int(config.server.kill_memory),
             rebalance=config.server.rebalance,
             config=configuration.to_plain(config),
-            ways=ways(config),
+            ways=config_ways.ways(config),
             files=tuple(tls_files(config)),
             extra={
                 "log": {name: getattr(config.log, name) for name in LOG_KEYS} | {"owner": owner},
@@ -325,16 +294,6 @@ class App:
             if config.client != self._clients:
                 follow(known_of(config, self.memory))
                 self._clients = config.client
-
-
-def ways(config: Config) -> dict[str, str]:
-    """How a change of each key takes effect; see `prefork.changes`."""
-    found = dict(WAYS)
-    for name, client in config.client.items():
-        found |= {f"client.{name}.{key}": "hot" for key in LIVE_OF_CLIENT}
-        # Its code may have to be imported, which new workers do.
-        found |= {f"client.{name}.method.{method}.fallback": "workers" for method in client.method}
-    return found
 
 
 def grpc_options(config: Config) -> GrpcOptions:

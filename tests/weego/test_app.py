@@ -12,7 +12,8 @@ import pytest
 from prefork.application import LoadError
 from tests.support.processes import Process
 from weego import config as configuration
-from weego.app import LIVE_OF_CLIENT, load_middleware, load_service, make_service, ways
+from weego.app import load_middleware, load_service, make_service
+from weego.config_ways import LIVE_OF_CLIENT, ways
 
 NAME = "weego_test_services"
 

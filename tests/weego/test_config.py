@@ -15,7 +15,7 @@ import msgspec
 import pytest
 
 from tests.support.need import ROOT
-from weego import config
+from weego import config, config_keys
 from weego.config import Config, ConfigError
 from weego.units import Duration, Size
 
@@ -281,8 +281,8 @@ def keys_in(values: dict[str, Any], kind: Any, prefix: str = "") -> set[str]:
     """The keys of a document, without the names that its writer gave to tables."""
     found = set()
     for name, value in values.items():
-        key = config._keys(kind)[name]
-        table = config._table_of(key.type)
+        key = config_keys.keys_of(kind)[name]
+        table = config_keys.table_of(key.type)
         if table is None:
             found.add(prefix + name)
             continue
