@@ -7,7 +7,7 @@ plain Python elsewhere; here is the way of a call that goes well.
 
 from poller.clock cimport monotonic
 
-from codec.errors import DeadlineExceeded, RpcError, UsageError
+from codec.errors import DeadlineExceeded, Origin, RpcError, UsageError
 from governance.errors import BreakerOpen, NoInstance, code_of, is_given_up, is_own_limit, is_refusal, is_trouble, is_unreachable
 from governance.instance import NOBODY, Observing
 from governance.traffic import PREFIX, _tags
@@ -225,6 +225,8 @@ cdef class Attempt(Step):
         try:
             result = self.carry(call, address, args)
         except Exception as error:
+            if call.deadline_at != limit and isinstance(error, DeadlineExceeded) and error.origin is Origin.LOCAL:
+                error.message += f"; the attempt_timeout of {self.timeout:g} s"
             call.deadline_at = limit
             self.over(instance, breaker, error, monotonic() - started)
             raise

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Self, cast
 
-from codec.errors import ClosedError, DeadlineExceeded, RpcError, Unavailable, UsageError
+from codec.errors import ClosedError, DeadlineExceeded, Origin, RpcError, Unavailable, UsageError
 from codec.spec import ServiceSpec
 from codec.thrift import DEFAULT_MAX_MESSAGE
 from governance.balancers.rotation import RoundRobin
@@ -200,6 +200,8 @@ class Client:
         except RpcError as error:
             if error.elapsed is None:
                 error.elapsed = call.elapsed
+            if isinstance(error, DeadlineExceeded) and error.origin is Origin.LOCAL and call.expired:
+                error.message += f"; {self._whose_deadline(call, timeout)}"
             error.attempt = error.attempt or call.attempt
             raise
 
@@ -233,6 +235,13 @@ class Client:
             return inherited
         own = monotonic() + timeout
         return own if inherited is None else min(own, inherited)
+
+    def _whose_deadline(self, call: Call, timeout: float | None) -> str:
+        """Whose time was over: that of the call being served, which this one inherited, or its own."""
+        serving = current()
+        if serving is not None and serving.deadline == call.deadline:
+            return f"the deadline of {serving.service}.{serving.spec.name}, which is being served, has passed"
+        return f"the call's timeout of {self._timeout if timeout is None else timeout:g} s"
 
     def _attempts(self, call: Call, args: tuple[Any, ...]) -> Any:
         """Try instances until one could be reached; a call of which a byte has left is not repeated."""

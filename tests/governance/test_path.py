@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from codec.errors import (
+    ApplicationError,
+    ApplicationErrorType,
     BusinessError,
     Code,
     DeadlineExceeded,
@@ -20,7 +22,7 @@ from governance.balancers.rotation import RoundRobin
 from governance.breaker import Breaker
 from governance.call import Call
 from governance.discovery import Directory, Static
-from governance.errors import BreakerOpen, NoInstance
+from governance.errors import BreakerOpen, NoInstance, PermissionDenied
 from governance.instance import Instance
 from governance.meter import Meter
 from governance.path import Attempt, Breaking, Metering, Step
@@ -126,6 +128,32 @@ def test_a_limit_of_ours_says_nothing_of_the_service(error: Exception, counts: i
     with pytest.raises(type(error)):
         Breaking(refuse, breaker)(a_call(), ())
     assert (breaker.snapshot()["successes"], breaker.snapshot()["failures"]) == (0, counts)
+
+
+@pytest.mark.parametrize(
+    ("error", "successes", "failures"),
+    [
+        (DeadlineExceeded("no answer"), 0, 1),
+        (Unavailable("broke"), 0, 1),
+        (ProtocolError("nonsense"), 0, 1),
+        (ApplicationError("a bug", ApplicationErrorType.INTERNAL_ERROR), 0, 1),
+        (BusinessError(503, "not now"), 1, 0),
+        (PermissionDenied("not you"), 1, 0),
+        (ApplicationError("no such method", ApplicationErrorType.UNKNOWN_METHOD), 1, 0),
+        (ResourceExhausted("limit", origin=Origin.PEER), 0, 0),
+        (BreakerOpen("of the instance"), 0, 0),
+        (NoInstance("nobody"), 0, 0),
+        (UsageError("a mistake here"), 0, 0),
+    ],
+)
+def test_what_counts_for_the_breaker_of_a_method(error: Exception, successes: int, failures: int) -> None:
+    def refuse(call: Call, args: tuple[Any, ...]) -> Any:
+        raise error
+
+    breaker = Breaker("echo")
+    with pytest.raises(type(error)):
+        Breaking(refuse, breaker)(a_call(), ())
+    assert (breaker.snapshot()["successes"], breaker.snapshot()["failures"]) == (successes, failures)
 
 
 @pytest.mark.parametrize(("word", "successes", "failures"), [(True, 0, 1), (False, 1, 0), (None, 0, 0)])

@@ -15,6 +15,7 @@ import gevent
 import gevent.event
 import pytest
 
+import weego
 from codec.errors import (
     ApplicationError,
     ClosedError,
@@ -31,6 +32,7 @@ from governance.instance import Instance
 from tests.support.echo_stub import Echo, EchoClient, Request, Response
 from tests.support.net import Peer, answer_to, echo_forever, read_frame, served, wait_until, with_hub, without_hub
 from tests.support.processes import Process, assert_clean
+from weego import ClientPolicy, Policy
 from weego.client import Client
 from weego.server import Server
 
@@ -392,6 +394,41 @@ def test_a_deadline_that_passes_ends_the_call_and_the_connection(decorate: Decor
                 client.echo(Request(), timeout=0)
 
     run()
+
+
+@without_hub
+def test_an_error_says_whose_time_was_over() -> None:
+    """Kitex has an option for it; there one cannot tell otherwise who set the deadline that has passed."""
+    said: list[str] = []
+
+    class Caller(Echo):
+        @weego.thread
+        def echo(self, req: Request) -> Response:
+            for seconds in (None, 20, 0.01):
+                with pytest.raises(DeadlineExceeded) as caught:
+                    client.echo(Request(), timeout=seconds)
+                said.insert(0, str(caught.value))
+            return Response()
+
+    def silent(connection: socket.socket, number: int) -> None:
+        read_frame(connection)
+        read_frame(connection)
+
+    inherited = "the deadline of Echo.echo, which is being served, has passed"
+    with Peer(silent) as peer, EchoClient(peer.address) as client:
+        with pytest.raises(DeadlineExceeded, match=r"in time; the call's timeout of 0.05 s \["):
+            client.echo(Request(), timeout=0.05)
+        limited = ClientPolicy(Policy(timeout=20, attempt_timeout=0.05))
+        with EchoClient(peer.address, policy=limited) as third:
+            with pytest.raises(DeadlineExceeded, match=r"in time; the attempt_timeout of 0.05 s \["):
+                third.echo(Request())
+            with pytest.raises(DeadlineExceeded, match=r"in time; the call's timeout of 0.02 s \["):
+                third.echo(Request(), timeout=0.02)
+        with served(Caller()) as server, EchoClient(server.addresses, framing="ttheader") as outer, pytest.raises(DeadlineExceeded):
+            outer.echo(Request(), timeout=0.2)
+        wait_until(lambda: len(said) == 3)
+        assert ["before the call was sent" in each for each in said] == [True, True, False]
+        assert [inherited in each for each in said] == [True] * 3
 
 
 # ---- who may call --------------------------------------------------------------------------------------------------------
