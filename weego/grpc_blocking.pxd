@@ -14,10 +14,12 @@ cdef class Seat:
     cdef GrpcClientStream stream
     cdef bint for_room                   # it waits to send
     cdef bint called
-    cdef bint is_heir                    # called to read next
+    cdef bint is_heir                    # called to see to the others next
+    cdef bint is_due                     # its turn comes
 
     cdef int call(self) except -1
-    cdef int sit(self, double deadline) except -1
+    cdef int sit(self, double deadline, Seat next) except -1
+    cdef bint has_news(self) noexcept
     cdef int rise(self) except -1
 
 
@@ -32,8 +34,14 @@ cdef class BlockingLink(Link):
     cdef bint is_reading                 # a thread waits for bytes, for all
     cdef GrpcClientStream reading_for    # … on its way to this stream's news
     cdef int polling                     # threads that wait at the socket
-    cdef bint has_heir                   # … and another one was called to do so next
+    cdef bint has_heir                   # a thread was called to see to the others next
     cdef list seats                      # Seats taken
+    cdef object due                      # deque of those whose news are there, and who are called one by the other
+    cdef Seat watch                      # of the thread that sees to it that they are
+    cdef double hold_until               # what is written in turns need not leave before
+    cdef readonly long took_turns        # Seats taken from `due`, ever
+    cdef int eager                       # reads that are to call all at once
+    cdef int caution                     # … how many there will be the next time
     cdef list spare                      # Seats to take
     cdef list orphans                    # streams that nobody can read any more, and whose peers do not know
     cdef bint is_retiring                # to be closed when its calls are over
@@ -50,8 +58,14 @@ cdef class BlockingLink(Link):
     cdef int regain(self, int depth) except -1
     cdef int wait(self, GrpcClientStream s, bint for_room, double deadline) except -1
     cdef int fetch(self, double deadline) except -1
+    cdef int take_seat(self, GrpcClientStream s, bint for_room, double deadline) except -1
+    cdef int watch_turn(self, Seat seat, double deadline) except -1
+    cdef Seat next_due(self)
     cdef int hand_over(self) except -1
     cdef int call_seats(self) except -1
+    cdef int begin_turn(self) except -1
+    cdef int call_due(self) except -1
+    cdef bint may_hold(self) noexcept
     cdef int read(self) except -1
     cdef int try_send(self) except -1
     cdef bint has_output(self) noexcept

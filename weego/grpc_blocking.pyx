@@ -6,14 +6,18 @@ Theory of operation
 2. Whoever calls sends at once, in its own thread. What the socket does not take now is waited for by whoever wrote it.
 3. Of those who wait for answers one *reads*: it waits at the socket, and takes in what comes for all. The others take a Seat, and are called when
    there is news of their stream. A reader whose own call is over calls one of them to read next.
-4. System calls that cannot wait are made with the interpreter's lock held, unless they move much: to let go of it costs more than they do.
-5. A thread may give up a call for which another one waits. If that is the one at the socket, a bell wakes it: a descriptor that there is as soon as a
+4. Threads that are woken at once only queue for the interpreter's lock. So where one read has news for many, they take *turns*: whoever comes back to
+   wait calls the next one, as it lets the interpreter go, and its request is held to leave with those of the others. Who finds nobody left to call
+   sends all and reads. One thread, without news of its own, *watches*: when those who were called do something else instead, it sends what is held and calls the
+   rest, and for some reads to come all are called at once. There is always one who reads, watches, or was called to do so (the *heir*).
+5. System calls that cannot wait are made with the interpreter's lock held, unless they move much: to let go of it costs more than they do.
+6. A thread may give up a call for which another one waits. If that is the one at the socket, a bell wakes it: a descriptor that there is as soon as a
    call is opened that could be given up so.
-6. A stream that is finalized while this very thread is inside (garbage is collected anywhere) is an orphan, and reset on the way out.
+7. A stream that is finalized while this very thread is inside (garbage is collected anywhere) is an orphan, and reset on the way out.
 """
 
-import errno
 import os
+from collections import deque
 
 from codec.h2.connection cimport Stream
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -65,12 +69,24 @@ cdef enum:
     READ_SIZE = 65536
     # Bytes to send from which other threads may run meanwhile.
     MUCH = 16384
+    # … and from which what is held to leave with more does leave: with what comes on top it is still not much.
+    HELD = 12288
     # What `wait_for` adds to poll's events: no event of the socket's is meant.
     RANG = 1 << 30
     # Room for output that is kept when it has left.
     MOST_KEPT = 262144
     # Seats kept for the next who waits.
     MOST_SPARE = 64
+    # Of so many who have news at once, each is called by the one before.
+    CROWD = 3
+    # Reads that call all at once when those who were called did not come back soon: twice as many each time that happens, half as many when they do.
+    LEAST_EAGER = 8
+    MOST_EAGER = 4096
+    # Fewer who came back than this in a TURN, and it is not worth the waiting.
+    FEWEST = 4
+
+# Seconds that somebody who was called has to come back before all others are called, and that output may wait for more.
+cdef double TURN = 0.0005
 
 # Seconds for a last word, which the peer may not take.
 cdef double PARTING = 1.0
@@ -96,13 +112,23 @@ cdef class Seat:
             PyThread_release_lock(self.lock)
         return 0
 
-    cdef int sit(self, double deadline) except -1:
-        """Wait to be called, until `deadline` (0: for ever) or a signal."""
+    cdef bint has_news(self) noexcept:
+        """Need who sits here wait no longer?"""
+        return self.stream.has_room() if self.for_room else self.stream.has_news()
+
+    cdef int sit(self, double deadline, Seat next) except -1:
+        """Wait to be called, until `deadline` (0: for ever) or a signal. `next` is called first, when others can run (None: nobody)."""
         cdef long long microseconds = -1
         cdef PyLockStatus how
+        cdef PyThread_type_lock other = NULL
         if deadline:
             microseconds = <long long>min(max(0.0, ceil((deadline - monotonic()) * 1e6)), 1e12)
+        if next is not None and not next.called:
+            next.called = True
+            other = next.lock
         with nogil:
+            if other != NULL:
+                PyThread_release_lock(other)
             how = PyThread_acquire_lock_timed(self.lock, microseconds, 1)
         if how == PY_LOCK_ACQUIRED:
             self.called = False
@@ -159,6 +185,8 @@ cdef class BlockingLink(Link):
         self.session = session
         self.on_change = on_change
         self.seats = []
+        self.due = deque()
+        self.caution = LEAST_EAGER
         self.spare = []
         self.orphans = []
         sock.settimeout(0)
@@ -188,7 +216,7 @@ cdef class BlockingLink(Link):
         try:
             if self.orphans or self.is_retiring or self.wants_change or self.protocol.peer_leaving:
                 self.finish_leaving()
-            if self.has_output():
+            if self.has_output() and not self.may_hold():
                 self.try_send()
         finally:
             self.release()
@@ -295,6 +323,9 @@ cdef class BlockingLink(Link):
             os.eventfd_write(self.bell, 1)
         return self.call_seats()
 
+    cdef int push_soon(self, double deadline) except -1:
+        return 0 if self.may_hold() else self.push(deadline)
+
     cdef int push(self, double deadline) except -1:
         cdef int ready
         self.try_send()
@@ -312,7 +343,7 @@ cdef class BlockingLink(Link):
     # ---- a call begins -----------------------------------------------------------------------------------------------
 
     cdef GrpcClientStream start(self, Call call, GrpcMethod method, str compression, bytes payload, bint end):
-        if not self.is_reading:
+        if not self.protocol.streams:
             self.read()  # nobody has looked since the last call: is the peer leaving?
         if self.is_closed or not self.can_open:
             raise Crowded(f"the connection to {self.address} takes no further call now", sent=False, instance=self.address)
@@ -328,49 +359,128 @@ cdef class BlockingLink(Link):
         return self.wait(s, True, deadline)
 
     cdef int wait(self, GrpcClientStream s, bint for_room, double deadline) except -1:
-        cdef Seat seat
-        cdef int depth
         try:
             while not (s.has_room() if for_room else s.has_news()):
                 if deadline and monotonic() >= deadline:
                     s.is_late = True
                     break
-                if not self.is_reading:
-                    self.reading_for = s
-                    try:
-                        self.fetch(deadline)
-                    finally:
-                        self.reading_for = None
+                if self.is_reading or self.due:
+                    self.take_seat(s, for_room, deadline)
                     continue
-                seat = <Seat>self.spare.pop() if self.spare else Seat.__new__(Seat)
-                seat.stream = s
-                seat.for_room = for_room
-                self.seats.append(seat)
-                depth = self.release()
+                self.reading_for = s
                 try:
-                    seat.sit(deadline)
+                    self.fetch(deadline)
                 finally:
-                    self.regain(depth)
-                    self.seats.remove(seat)
-                    if seat.is_heir:
-                        seat.is_heir = self.has_heir = False
-                    seat.rise()
-                    if len(self.spare) < MOST_SPARE:
-                        self.spare.append(seat)
+                    self.reading_for = None
         finally:
             self.hand_over()
         return 0
 
-    cdef int hand_over(self) except -1:
-        """If nobody reads for those who sit, have one of them do it."""
+    cdef int take_seat(self, GrpcClientStream s, bint for_room, double deadline) except -1:
+        """Let others go on until one of them calls."""
+        cdef Seat seat = <Seat>self.spare.pop() if self.spare else Seat.__new__(Seat)
+        cdef int depth
+        seat.stream = s
+        seat.for_room = for_room
+        self.seats.append(seat)
+        try:
+            if self.due and self.watch is None:
+                self.watch_turn(seat, deadline)
+            else:
+                next = self.next_due()
+                depth = self.release()
+                try:
+                    seat.sit(deadline, next)
+                finally:
+                    self.regain(depth)
+        finally:
+            self.seats.remove(seat)
+            if seat.is_heir:
+                seat.is_heir = self.has_heir = False
+            if seat.is_due:
+                seat.is_due = False
+                self.due.remove(seat)
+            seat.rise()
+            if len(self.spare) < MOST_SPARE:
+                self.spare.append(seat)
+        return 0
+
+    cdef int watch_turn(self, Seat seat, double deadline) except -1:
+        """Sit while the others take their turns, and look now and then whether they do."""
+        cdef int depth
+        cdef long before
+        self.watch = seat
+        try:
+            while True:
+                before = self.took_turns
+                self.hold_until = monotonic() + TURN
+                next = self.next_due()
+                depth = self.release()
+                try:
+                    seat.sit(min(deadline, self.hold_until) if deadline else self.hold_until, next)
+                finally:
+                    self.regain(depth)
+                if not self.due:
+                    self.caution = max(self.caution // 2, LEAST_EAGER)
+                    break
+                if seat.has_news():
+                    break
+                if self.took_turns - before < FEWEST or deadline and monotonic() >= deadline:
+                    # Who was called has not come back.
+                    self.eager = self.caution
+                    self.caution = min(self.caution * 2, MOST_EAGER)
+                    self.call_due()
+                    break
+        finally:
+            self.watch = None
+            if self.has_output():
+                self.try_send()
+        return 0
+
+    cdef Seat next_due(self):
+        """Whose turn it is now, or None."""
         cdef Seat seat
-        if self.is_reading or self.has_heir:
+        if not self.due:
+            return None
+        seat = <Seat>self.due.popleft()
+        seat.is_due = False
+        self.took_turns += 1
+        return seat
+
+    cdef int call_due(self) except -1:
+        """Call all whose turn was to come."""
+        cdef Seat seat
+        while self.due:
+            seat = self.next_due()
+            seat.call()
+        return 0
+
+    cdef bint may_hold(self) noexcept:
+        """May what was written by who will sit down now wait for what others write in their turns?"""
+        cdef double now
+        if self.watch is None or self.sink.backlog() >= HELD:
+            return False
+        now = monotonic()
+        if now < self.hold_until:
+            return True
+        self.hold_until = now + TURN
+        return False
+
+    cdef int hand_over(self) except -1:
+        """If nobody sees to those who sit, have one of them do it."""
+        cdef Seat seat
+        if self.is_reading or self.has_heir or self.watch is not None:
             return 0
         for each in self.seats:
             seat = <Seat>each
-            if not seat.called:
+            if not seat.called and not seat.is_due:
                 seat.is_heir = self.has_heir = True
                 return seat.call()
+        if self.due:
+            # All have news. Each calls another one.
+            seat = self.next_due()
+            seat.is_heir = self.has_heir = True
+            return seat.call()
         return 0
 
     cdef int call_seats(self) except -1:
@@ -378,17 +488,37 @@ cdef class BlockingLink(Link):
         cdef Seat seat
         for each in self.seats:
             seat = <Seat>each
-            if not seat.called and (seat.stream.has_room() if seat.for_room else seat.stream.has_news()):
+            if not seat.called and not seat.is_due and seat.has_news():
                 seat.call()
+        return 0
+
+    cdef int begin_turn(self) except -1:
+        """Those who have something to do now are to be called: at once if they are few, else one by the other."""
+        cdef Seat seat
+        for each in self.seats:
+            seat = <Seat>each
+            if not seat.called and not seat.is_due and seat.has_news():
+                seat.is_due = True
+                self.due.append(seat)
+        if self.eager or len(self.due) < CROWD:
+            if self.eager:
+                self.eager -= 1
+            self.call_due()
         return 0
 
     cdef int fetch(self, double deadline) except -1:
         """Wait for bytes, without the lock, and take them in, for all."""
         cdef int ready = 0
+        cdef short events = POLLIN
         cdef bint is_dead = False
+        if self.has_output():
+            # Held, or of somebody who waits to send: the first to see that it can leave sends it.
+            self.try_send()
+            if self.has_output():
+                events |= POLLOUT
         self.is_reading = True
         try:
-            ready = self.wait_outside(POLLIN, deadline, self.keepalive_time)
+            ready = self.wait_outside(events, deadline, self.keepalive_time)
             if not ready and self.keepalive_time and not self.is_closed and (not deadline or monotonic() < deadline):
                 # The peer was silent: ask whether it is there.
                 self.protocol.ping(PING)
@@ -403,7 +533,7 @@ cdef class BlockingLink(Link):
             self.read()
             if self.has_output():
                 self.try_send()
-        return self.call_seats()
+        return self.begin_turn()
 
     cdef int read(self) except -1:
         """Take in what has come. Never waits."""
@@ -540,8 +670,10 @@ cdef class BlockingLink(Link):
                 pass
         else:
             self.shut_socket()
+        self.due.clear()
         for each in self.seats:
             seat = <Seat>each
+            seat.is_due = False
             seat.call()
         if self.wants_change:
             self.wants_change = False

@@ -53,6 +53,7 @@ cdef class Link(Receiver):
     cdef int enter(self) except -1
     cdef int leave(self) except -1
     cdef int push(self, double deadline) except -1
+    cdef int push_soon(self, double deadline) except -1
     cdef int wait_news(self, GrpcClientStream s, double deadline) except -1
     cdef int wait_room(self, GrpcClientStream s, double deadline) except -1
     cdef GrpcClientStream start(self, Call call, GrpcMethod method, str compression, bytes payload, bint end)

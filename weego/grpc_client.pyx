@@ -185,6 +185,10 @@ cdef class Link(Receiver):
         """Have what was written leave."""
         raise NotImplementedError
 
+    cdef int push_soon(self, double deadline) except -1:
+        """`push` of who waits for the answer next: it may wait a little for what others write."""
+        return self.push(deadline)
+
     cdef int enter(self) except -1:
         """From here to `leave` no other thread touches the protocol."""
         return 0
@@ -254,7 +258,7 @@ cdef class Link(Receiver):
         try:
             s = self.start(call, method, compression, payload, True)
             try:
-                self.push(call.deadline_at)
+                self.push_soon(call.deadline_at)
                 if not s.has_news():
                     self.wait_news(s, call.deadline_at)
             except BaseException:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import random
 import threading
 import time
 from collections.abc import Callable
@@ -10,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from codec.errors import DeadlineExceeded, Unavailable
+from codec.errors import Cancelled, ClosedError, DeadlineExceeded, Unavailable
 from tests.interop import grpc_service
+from tests.support.certs import Certificates
 from tests.support.net import PATIENCE, served, wait_until, without_hub
-from tests.weego.test_grpc_client import Conversation, answers, peer
+from tests.weego.test_grpc_client import HEAD, OK, Conversation, answers, peer
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +135,10 @@ def test_all_who_wait_learn_that_the_connection_ended(t: Any) -> None:
 
 @without_hub
 def test_a_stream_that_nobody_reads_does_not_hold_up_the_others(t: Any) -> None:
-    with served(grpc_service.service(t)) as server, t.TestServiceClient(server.addresses[0], timeout=PATIENCE) as client:
+    with (
+        served(grpc_service.service(t)) as server,
+        t.TestServiceClient(server.addresses[0], timeout=PATIENCE) as client,
+    ):
         asked = t.StreamingOutputCallRequest(response_parameters=[t.ResponseParameters(size=50_000)] * 100)
         slow = client.streaming_output_call(asked)
         assert len(next(slow).payload.body) == 50_000
@@ -143,7 +148,10 @@ def test_a_stream_that_nobody_reads_does_not_hold_up_the_others(t: Any) -> None:
 
 @without_hub
 def test_much_in_both_directions_at_once(t: Any) -> None:
-    with served(grpc_service.service(t)) as server, t.TestServiceClient(server.addresses[0], timeout=PATIENCE) as client:
+    with (
+        served(grpc_service.service(t)) as server,
+        t.TestServiceClient(server.addresses[0], timeout=PATIENCE) as client,
+    ):
 
         def calls(_: int) -> None:
             request = t.SimpleRequest(response_size=3_000_000, payload=t.Payload(body=bytes(3_000_000)))
@@ -209,3 +217,171 @@ def test_a_silent_peer_is_given_up_for_all(t: Any) -> None:
     with peer(behave) as server, t.TestServiceClient(server.address, **options) as client:
         raised = in_threads(3, lambda _: client.empty_call(t.Empty(), timeout=PATIENCE))
         assert ["has not answered a PING" in str(each) for each in raised] == [True] * 3
+
+
+# ---- turns: those for whom one read has news call each other -----------------------------------------------------------
+
+MANY = 12
+
+
+def link_of(client: Any) -> Any:
+    """The one connection of a client of threads."""
+    [transport] = client._transports.values()
+    [links] = transport._links.values()
+    [link] = links
+    return link
+
+
+def bursts(c: Conversation, number: int) -> None:
+    """Answer all calls that wait but the last one, in one write, when there are MANY or no more come; a single one too."""
+    answered = 0
+    try:
+        while True:
+            before = len(c.asked)
+            if not c.turn(0.02):
+                return
+            whole = [each for each in c.asked[answered:] if each.remote_done]
+            if len(whole) >= MANY or (whole and len(c.asked) == before):
+                for each in whole[:-1] or whole:
+                    if each.is_open:
+                        c.h2.respond(each, HEAD)
+                        each.write_message(b"")
+                        c.h2.respond(each, OK, True)
+                    answered += 1
+                c.flush()
+    except OSError:
+        pass
+
+
+@without_hub
+def test_nobody_waits_for_one_that_does_not_come_back(t: Any) -> None:
+    """All have their answers before any of them goes on: whoever is called first calls nobody."""
+    all_back = threading.Barrier(MANY)
+
+    def call(_: int) -> None:
+        for _ in range(5):
+            client.empty_call(t.Empty())
+            all_back.wait(PATIENCE)
+
+    with peer(bursts) as server, t.TestServiceClient(server.address, timeout=PATIENCE) as client:
+        assert in_threads(MANY, call) == [None] * MANY
+        assert link_of(client).took_turns > 0
+
+
+@without_hub
+def test_what_is_held_leaves_when_nobody_else_comes_back(t: Any) -> None:
+    """The first that comes back calls again, and all others wait for what it gets."""
+    first = threading.Lock()
+
+    def call(number: int) -> None:
+        for turn in range(5):
+            client.empty_call(t.Empty())
+            if first.acquire(blocking=False):
+                client.empty_call(t.Empty())
+                answered[turn].set()
+                together.wait(PATIENCE)
+                first.release()
+            else:
+                assert answered[turn].wait(PATIENCE)
+                together.wait(PATIENCE)
+            after.wait(PATIENCE)
+
+    answered = [threading.Event() for _ in range(5)]
+    together, after = threading.Barrier(MANY), threading.Barrier(MANY)
+    with peer(bursts) as server, t.TestServiceClient(server.address, timeout=PATIENCE) as client:
+        assert in_threads(MANY, call) == [None] * MANY
+        assert link_of(client).took_turns > 0
+
+
+@pytest.fixture(scope="module")
+def certs(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    return Certificates(tmp_path_factory.mktemp("certs"))
+
+
+@without_hub
+@pytest.mark.parametrize("tls", [False, True], ids=["cleartext", "tls"])
+@pytest.mark.parametrize("seed", range(3))
+def test_turns_with_deadlines_cancellations_and_streams_in_between(
+    t: Any, certs: Certificates, seed: int, tls: bool
+) -> None:
+    """Every call ends as it must, whatever the others do, and the connection is as good as new behind them."""
+    outcomes: list[str] = []
+
+    def calls(number: int) -> None:
+        chance = random.Random(seed * 100 + number)
+        for _ in range(60):
+            what = chance.random()
+            try:
+                if what < 0.6:
+                    size = chance.choice((0, 100, 30_000))
+                    assert (
+                        len(client.unary_call(t.SimpleRequest(response_size=size), timeout=PATIENCE).payload.body)
+                        == size
+                    )
+                elif what < 0.8:
+                    client.unary_call(
+                        t.SimpleRequest(response_size=10), timeout=chance.choice((1e-6, 2e-4, 1e-3, 5e-3))
+                    )
+                elif what < 0.9:
+                    stream = client.full_duplex_call(timeout=PATIENCE)
+                    stream.send(grpc_service.ping(t, 10, 10))
+                    killer = threading.Timer(chance.random() * 0.002, stream.cancel)
+                    killer.start()
+                    for _ in stream:
+                        pass
+                else:
+                    with client.streaming_output_call(
+                        t.StreamingOutputCallRequest(response_parameters=[t.ResponseParameters(size=20_000)] * 4)
+                    ) as stream:
+                        for _ in range(chance.randrange(5)):
+                            next(stream)
+                outcomes.append("well")
+            except (DeadlineExceeded, Cancelled) as error:
+                assert what >= 0.6, f"a call with all the time in the world: {error!r}"
+                outcomes.append(type(error).__name__)
+
+    theirs, ours = ({"tls": certs.server()}, {"tls": certs.client(server_name="localhost")}) if tls else ({}, {})
+    with (
+        served(grpc_service.service(t), **theirs) as server,
+        t.TestServiceClient(server.addresses[0], **ours) as client,
+    ):
+        assert in_threads(24, calls) == [None] * 24
+        assert {"well", "DeadlineExceeded", "Cancelled"} <= set(outcomes)
+        link = link_of(client)
+        wait_until(lambda: link.streams == 0)
+        assert len(client.unary_call(t.SimpleRequest(response_size=7), timeout=PATIENCE).payload.body) == 7
+
+
+@without_hub
+def test_a_client_that_is_closed_in_the_middle_of_turns(t: Any) -> None:
+    def calls(number: int) -> None:
+        for turn in range(1000):
+            try:
+                client.empty_call(t.Empty(), timeout=PATIENCE)
+            except ClosedError:
+                return
+            if number == 0 and turn == 100:
+                client.close()
+        raise AssertionError("it was never closed")
+
+    with served(grpc_service.service(t)) as server:
+        client = t.TestServiceClient(server.addresses[0])
+        assert in_threads(24, calls) == [None] * 24
+
+
+@without_hub
+def test_a_connection_that_breaks_in_the_middle_of_turns(t: Any) -> None:
+    """Who was still to be called is called with the others."""
+
+    def behave(c: Conversation, number: int) -> None:
+        c.request(MANY - 1)
+        for each in c.asked[: MANY - 2]:
+            c.h2.respond(each, HEAD)
+            each.write_message(b"")
+            c.h2.respond(each, OK, True)
+        c.flush()
+        c.sock.close()
+
+    with peer(behave) as server, t.TestServiceClient(server.address, timeout=PATIENCE) as client:
+        raised = in_threads(MANY, lambda _: client.empty_call(t.Empty()))
+        assert sorted(type(each).__name__ for each in raised) == ["NoneType"] * (MANY - 2) + ["Unavailable"] * 2
