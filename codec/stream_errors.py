@@ -15,6 +15,7 @@ from typing import Final
 
 from codec.errors import Cancelled, DeadlineExceeded, Origin, ProtocolError, RpcError, Unavailable, application_error
 from codec.plan import ResultPlan
+from codec.structs import IdlException
 from codec.ttstream import business_status, read_exception
 
 __all__ = ["CANCEL_PATH", "FOREIGN_PATH", "THROWS", "Reason", "declared_strings", "error_of", "path_of", "reset_error", "trailer_error"]
@@ -83,7 +84,7 @@ def trailer_error(strings: Mapping[str, str], payload: bytes, result: ResultPlan
             pass  # then the application exception has to do
         except RpcError:
             pass
-        except Exception as error:
+        except IdlException as error:
             return error
     try:
         return error_of(*read_exception(payload))

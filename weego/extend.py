@@ -77,8 +77,12 @@ class ServerProtocol(ABC):
         """Are `head`, the first bytes of a connection (one at least), this protocol's? None: more are needed to tell."""
 
     @abstractmethod
-    def receive(self, data: bytes) -> Incoming | None:
-        """The first call in `data`; None when it has not come whole. ProtocolError ends the connection."""
+    def receive(self, data: bytes) -> Incoming | int | None:
+        """The first call in `data`; when it has not come whole, how many bytes it has in all, or None if that is not known yet.
+
+        Until as many are there nothing is asked again; with None each read asks again, and hands over a copy of all that waits. ProtocolError ends the
+        connection.
+        """
 
     @abstractmethod
     def answer(self, call: Incoming, spec: MethodSpec, value: Any, metadata: Mapping[str, str]) -> bytes:
@@ -159,10 +163,13 @@ class HeaderProtocol(ServerProtocol):
             return None if unpack_from("!I", head)[0] + 4 >= at + 2 and at + 2 <= MOST_SEEN else False
         return head[at : at + 2] == cls.codec.magic
 
-    def receive(self, data: bytes) -> Incoming | None:
+    def receive(self, data: bytes) -> Incoming | int | None:
         """One packet."""
-        if len(data) < 4 or len(data) < (size := unpack_from("!I", data)[0] + 4):
-            return None
+        if len(data) < 4:
+            return 4
+        size = int(unpack_from("!I", data)[0]) + 4
+        if len(data) < size:
+            return size
         header, payload = ttheader.loads(data[:size])
         return Incoming(
             size=size,

@@ -8,6 +8,7 @@ from weego.dispatch cimport Front
 cdef class UserProtocol(Protocol):
     cdef object rules                  # weego.extend.ServerProtocol
     cdef Py_ssize_t max_message
+    cdef Py_ssize_t wanted             # bytes before the rules want to be asked again
 
 
 cdef class UserFront(Front):

@@ -1,8 +1,14 @@
 from collections.abc import Callable
 from typing import Any
 
+from codec.protocol import Protocol
 from codec.thrift import Route
 from weego.dispatch import Dispatcher, Front
+
+class UserProtocol(Protocol):
+    """The rules of one connection as a Protocol."""
+
+    def __init__(self, rules: Any, max_message: int) -> None: ...
 
 class UserFront(Front):
     """A user's protocol on a server."""

@@ -25,7 +25,7 @@ cdef class UserProtocol(Protocol):
 
     cdef object receive(self, Cursor* c):
         cdef Py_ssize_t n = left(c)
-        if n == 0:
+        if n == 0 or n < self.wanted:
             return None
         try:
             found = self.rules.receive(PyBytes_FromStringAndSize(<const char*>c.p, n))
@@ -34,10 +34,15 @@ cdef class UserProtocol(Protocol):
         except Exception as error:
             log.exception("%s.receive failed", type(self.rules).__name__)
             raise ProtocolError(f"{type(self.rules).__name__} could not read what came: {error}") from None
-        if found is None:
-            if n > self.max_message:
+        if found is None or type(found) is int:
+            if n > self.max_message or found is not None and found > self.max_message:
                 raise ProtocolError(f"a message is larger than the limit of {self.max_message} bytes")
+            if found is not None:
+                if found <= n:
+                    raise ProtocolError(f"{type(self.rules).__name__} has {n} bytes and waits for {found}")
+                self.wanted = found
             return None
+        self.wanted = 0
         if not 0 < found.size <= n:
             raise ProtocolError(f"{type(self.rules).__name__} took {found.size} of {n} bytes")
         c.p += <Py_ssize_t>found.size

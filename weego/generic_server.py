@@ -65,7 +65,7 @@ def generic_service(idl: Idl | ProtoIdl, service: str, handler: Handler, *, form
         raise UsageError(f'form is "data", "json" or "bytes", not {form!r}')
     spec = _service(idl, service)
     if live:
-        return _Live(idl, spec.full_name, handler, form)
+        return _Live(idl, spec, handler, form)
     if form == "bytes":
         raw = _raw_service(spec)
         methods: dict[str, Any] = {method.py_name: _passing(method.name, handler) for method in raw.methods.values()}
@@ -180,8 +180,8 @@ def _passing(name: str, handler: Handler) -> Callable[..., Any]:
 class _Live(Service):
     """Takes bytes and gives bytes; what they mean is looked up at each call. A server asks it to say when its methods change."""
 
-    def __init__(self, idl: Any, name: str, handler: Handler, form: str) -> None:
-        self._idl, self._name, self._handler, self._form = idl, name, handler, form
+    def __init__(self, idl: Any, spec: ServiceSpec, handler: Handler, form: str) -> None:
+        self._idl, self._name, self._kind, self._handler, self._form = idl, spec.full_name, spec.kind, handler, form
         self._followers = dynamic.Followers()
         self._specs: dict[str, Any] = {}
         self._take()
@@ -200,8 +200,9 @@ class _Live(Service):
         self._followers.tell()
 
     def _take(self) -> None:
-        found = self._idl.services.get(self._name)
-        spec = ServiceSpec(self._name, ()) if found is None else found
+        spec = self._idl.services.get(self._name)
+        if spec is None:  # gone from the IDL: a service without methods
+            spec = protobuf_service(self._name, ()) if self._kind == "protobuf" else ServiceSpec(self._name, ())
         raw = _raw_service(spec)
         for method in raw.methods.values():
             setattr(self, method.py_name, self._entrance(method.name, server_streaming=method.server_streaming))

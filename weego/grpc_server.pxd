@@ -89,6 +89,7 @@ cdef class GrpcJob(Job):
 
 cdef class GrpcFront(Front):
     cdef readonly dict routes              # b"/package.Service/Method" → GrpcRoute
+    cdef readonly set services             # full names of those that may have no method just now
     cdef dict short                        # the same without packages, as Kitex compares
     cdef readonly dict abuse               # kind → connections ended for it
     cdef Py_ssize_t max_message

@@ -220,6 +220,7 @@ cdef class GrpcFront(Front):
         cdef GrpcRoute route
         super().__init__(dispatcher)
         self.routes = {}
+        self.services = set()
         self.short = {}
         self.abuse = {}
         self.follow(max_message, max_streams, keepalive_time, keepalive_timeout)
@@ -361,7 +362,7 @@ cdef class GrpcFront(Front):
         """The error for a path that nobody serves: by service or by method."""
         name = path.decode("utf-8", "replace")
         service = name[1:].rpartition("/")[0]
-        known = sorted({each[1:].rpartition(b"/")[0].decode() for each in self.routes})
+        known = sorted(self.services | {each[1:].rpartition(b"/")[0].decode() for each in self.routes})
         if service in known:
             return RpcError(f"unknown method {name}", code=Code.UNIMPLEMENTED)
         return RpcError(f"unknown service {service or name} (there are {', '.join(known)})", code=Code.UNIMPLEMENTED)

@@ -187,11 +187,12 @@ class Serving:
         self._build_grpc = partial(build_grpc, services, middleware, tally_of=tally_of, timeout=self.limits.call_timeout)
         self._pools: list[Any] = [service.__weego_pool__ for service in services if hasattr(service, "__weego_pool__")]
         routes_of_grpc = self._build_grpc(govern=govern)
-        if routes_of_grpc:
-            self._serve_grpc(routes_of_grpc, self._grpc_options)
+        specs = [getattr(service, "__spec__") for service in services]  # noqa: B009 - build has seen that it is there
+        if protos := {spec.full_name for spec in specs if spec.kind == "protobuf"}:  # also one that follows its IDL and has no methods yet
+            self._serve_grpc(routes_of_grpc, protos, self._grpc_options)
         self.dispatcher.entrance = DetectFront(self.dispatcher, self.detectors)
         self._govern = govern
-        self._own_paths: set[bytes] = {b"/" + getattr(service, "__spec__").full_name.encode() for service in services}  # noqa: B009 - build has seen that it is there
+        self._own_paths: set[bytes] = {b"/" + spec.full_name.encode() for spec in specs}
         for service in services:
             follow = getattr(service, "__weego_follow__", None)
             if follow is not None:
@@ -230,7 +231,7 @@ class Serving:
                 each.max_decoded = limits.max_decoded
         self.max_connections = clamp_connections(limits.max_connections)
 
-    def _serve_grpc(self, routes: list[GrpcRoute], options: GrpcOptions) -> None:
+    def _serve_grpc(self, routes: list[GrpcRoute], names: set[str], options: GrpcOptions) -> None:
         self.grpc = GrpcFront(
             self.dispatcher,
             routes,
@@ -245,7 +246,7 @@ class Serving:
             PrefixDetector("http2", self.grpc, HTTP2_PREFACE),
             PrefixDetector("http1", self._grpc_web, *HTTP1_METHODS),
         ]
-        names = {route.path[1:].rpartition(b"/")[0].decode() for route in routes}
+        self.grpc.services.update(names)
         own: list[Any] = []
         if options.health:
             from weego.grpc_services import Health

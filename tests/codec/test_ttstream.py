@@ -273,6 +273,13 @@ def test_declared_exceptions_go_along() -> None:
     assert isinstance(trailer_error(beside, payload), ApplicationError)
     assert declared_strings(plan, Refused(why="x" * 60_000)) == {}, "too long"
     assert declared_strings(plan, ValueError()) is None
+    with pytest.raises(ZeroDivisionError):  # a bug of ours is not the peer's exception
+
+        class Broken:
+            def loads(self, data: bytes) -> None:
+                raise ZeroDivisionError
+
+        trailer_error(beside, payload, Broken())  # type: ignore[arg-type]
     for wrong in ("!", "AA", "AAAA"):
         assert isinstance(trailer_error({THROWS: wrong}, payload, plan), ApplicationError)
     assert StructType(Refused).cls is Refused

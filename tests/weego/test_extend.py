@@ -10,7 +10,7 @@ import threading
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -33,6 +33,7 @@ from tests.support.echo_stub import ECHO, Echo, EchoClient, NotFound, Request, R
 from tests.support.need import ROOT
 from tests.support.net import read_frame, records, served, wait_until, with_hub, without_hub
 from weego import extend
+from weego.extend_front import UserProtocol
 from weego.server import Server
 
 
@@ -165,6 +166,67 @@ def test_a_protocol_that_fails_ends_its_connection_and_nothing_else() -> None:
             with EchoClient(server.addresses[0]) as client:
                 assert client.echo(Request(message="still here")).message == "still here"
         assert any("receive failed" in record.getMessage() for record in logged)
+
+
+class Sized(extend.ServerProtocol):
+    """Four bytes of length, and a text of that length."""
+
+    asked: ClassVar[list[int]] = []
+
+    @classmethod
+    def detect(cls, head: bytes) -> bool | None:
+        return True
+
+    def receive(self, data: bytes) -> extend.Incoming | int | None:
+        self.asked.append(len(data))
+        if len(data) < 4:
+            return 4
+        size = 4 + int.from_bytes(data[:4], "big")
+        if len(data) < size:
+            return size
+        return extend.Incoming(size=size, method="echo", args=lambda spec: [Request(message=data[4:size].decode())])
+
+    def answer(self, call: Any, spec: Any, value: Any, metadata: Any) -> bytes:
+        return extend.framed(value.message.encode())
+
+    refuse = answer
+
+
+def feed_bytes(protocol: Any, data: bytes) -> list[Any]:
+    """One byte at a time."""
+    found, buffer = [], ReadBuffer()
+    for at in range(len(data)):
+        buffer.write(data[at : at + 1])
+        found += protocol.feed(buffer)
+    return found
+
+
+def test_a_long_message_that_comes_byte_by_byte_is_looked_at_a_few_times() -> None:
+    Sized.asked.clear()
+    data = extend.framed(b"x" * 2**20)
+    [one, two] = feed_bytes(UserProtocol(Sized(), 2**21), data + extend.framed(b"and another"))
+    assert one.args(None)[0].message == "x" * 2**20
+    assert two.args(None)[0].message == "and another"
+    assert sum(Sized.asked) < len(data) + 100, "what is handed over is copied"
+    with nothing_stays_registered():
+        codec = type("Own", (extend.PayloadCodec,), {"magic": b"#~", **dict.fromkeys(("read_args", "write_result", "write_error"))})()
+        rules = extend.header_protocol(codec)()
+        data = extend.header_call(codec, "Echo", "echo", b"x" * 2**20)
+        asked = []
+        rules.receive = lambda data: asked.append(len(data)) or type(rules).receive(rules, data)  # type: ignore[method-assign,func-returns-value]
+        assert len(feed_bytes(UserProtocol(rules, 2**21), data)) == 1
+        assert sum(asked) < len(data) + 100
+
+
+def test_a_message_that_will_be_too_long_is_refused_at_once_and_rules_that_wait_for_nothing_too() -> None:
+    buffer = ReadBuffer()
+    buffer.write((1000).to_bytes(4, "big"))
+    with pytest.raises(ProtocolError, match="larger than the limit of 900"):
+        UserProtocol(Sized(), 900).feed(buffer)
+    rules = Sized()
+    rules.receive = len  # type: ignore[method-assign]
+    with pytest.raises(ProtocolError, match="has 4 bytes and waits for 4"):
+        UserProtocol(rules, 900).feed(buffer)
 
 
 def test_misuse() -> None:

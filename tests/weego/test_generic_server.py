@@ -142,6 +142,36 @@ def test_a_live_service_of_protobuf(proto: ProtoIdl, serve: Callable[..., str]) 
         assert client.call("Buy", {"id": 2}) == {"id": "2"}
 
 
+@pytest.mark.parametrize("at_first", ["", "rpc Watch(Item) returns (stream Item);"], ids=["no method", "another method"])
+def test_a_live_service_of_protobuf_may_have_no_methods(tmp_path: Path, serve: Callable[..., str], at_first: str) -> None:
+    """A server that has started with none serves those that come; one whose methods, or that itself, has gone says so as gRPC does."""
+    path = tmp_path / "shop.proto"
+    shop = 'syntax = "proto3"; package acme; message Item { int64 id = 1; } service Shop { %s }'
+    path.write_text(shop % "rpc GetItem(Item) returns (Item);")
+    caller = ProtoIdl(path)
+    path.write_text(shop % at_first)
+    followed = ProtoIdl(path)
+    address = serve(generic_service(followed, "Shop", lambda _, given: given, live=True))
+    with GenericClient(address, caller, timeout=10.0) as client:
+
+        def refused() -> str:
+            with pytest.raises(weego.RpcError) as caught:
+                client.call("GetItem", {"id": 1})
+            assert caught.value.code == weego.Code.UNIMPLEMENTED
+            return caught.value.message
+
+        assert refused() == "unknown method /acme.Shop/GetItem"
+        path.write_text(shop % "rpc GetItem(Item) returns (Item);")
+        followed.update()
+        assert client.call("GetItem", {"id": 1}) == {"id": "1"}
+        path.write_text((shop % "").partition("service")[0])
+        followed.update()
+        refused()
+        path.write_text(shop % "rpc GetItem(Item) returns (Item);")
+        followed.update()
+        assert client.call("GetItem", {"id": 2}) == {"id": "2"}
+
+
 # ---- Thrift ------------------------------------------------------------------------------------------------------------
 
 
