@@ -114,6 +114,7 @@ cdef class GrpcStream(Stream):
     cdef int whole(self, payload) except -1:
         cdef Py_ssize_t size = len(payload[0]) if type(payload) is tuple else PyBytes_GET_SIZE(payload)
         self.messages.append(payload)
+        self.connection.messages_received += 1
         self.held += size
         self.connection.held += size
         self.connection.productive()
@@ -148,6 +149,7 @@ cdef class GrpcStream(Stream):
         if not self.is_open or self.local_done or c.dead:
             return 0
         self.sent += PREFIX + n
+        c.messages_sent += 1
         first = min(PREFIX + n, c.longest_frame())
         if self.queue is None and first <= c.send_window and first <= self.send_window() and c.has_room_now():
             out = c.sink.writer()

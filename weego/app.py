@@ -308,6 +308,7 @@ def grpc_options(config: Config) -> GrpcOptions:
         keepalive_timeout=float(grpc.keepalive_timeout),
         health=grpc.health,
         reflection=grpc.reflection,
+        channelz=grpc.channelz,
         web_origins=None if grpc.web_origins == "*" else tuple(grpc.web_origins.split()),
     )
 

@@ -218,6 +218,7 @@ class Grpc(Table, frozen=True):
     keepalive_timeout: Annotated[Duration, "How long that answer may take.", Between(0.1, DAY)] = Duration(20)
     health: Annotated[bool, "Serve grpc.health.v1.Health, which follows the drain."] = True
     reflection: Annotated[bool, "Serve grpc.reflection v1 and v1alpha, which tell any caller what there is."] = True
+    channelz: Annotated[bool, "Serve grpc.channelz.v1, which tells any caller who is connected and what was called."] = False
     web_origins: Annotated[
         str, 'Origins whose scripts may call by gRPC-Web, with spaces between them; "*": all, "": none.'
     ] = "*"

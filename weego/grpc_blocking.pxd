@@ -25,7 +25,7 @@ cdef class Seat:
 
 cdef class BlockingLink(Link):
     cdef object sock
-    cdef object session                  # of poller.tls, or None
+    cdef readonly object session         # of poller.tls, or None
     cdef PyThread_type_lock lock         # over everything here
     cdef unsigned long owner                   # the thread that holds it, or 0
     cdef int depth                       # how often it does: a finalizer may come in between

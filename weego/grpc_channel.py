@@ -11,7 +11,7 @@ import _socket
 import os
 import threading
 import weakref
-from typing import Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from greenlet import getcurrent
 
@@ -31,7 +31,10 @@ from weego.grpc_client import Crowded, GrpcMethod, Link
 from weego.grpc_hub import HubLink
 from weego.transport import PoolLimits, in_hub_thread
 
-__all__ = ["GrpcChannel"]
+if TYPE_CHECKING:
+    from codec.h2.connection import H2Connection
+
+__all__ = ["GrpcChannel", "Traffic", "traffic_of"]
 
 # gRPC names itself in the TLS handshake (PROTOCOL-HTTP2.md).
 PROTOCOLS: Final = ("h2",)
@@ -101,13 +104,56 @@ def checked_compression(name: str | None) -> str | None:
     return name
 
 
+class Traffic(NamedTuple):
+    """Calls of connections: how many ended with an answer, whatever its status, how many without, and messages both ways."""
+
+    well: int = 0
+    badly: int = 0
+    open: int = 0
+    sent: int = 0
+    received: int = 0
+
+    def __add__(self, other: Any) -> Traffic:
+        return Traffic(*map(int.__add__, self, other))
+
+
+def traffic_of(protocol: H2Connection) -> Traffic:
+    """Of one connection so far."""
+    return Traffic(
+        protocol.streams_well, protocol.streams_badly, len(protocol.streams), protocol.messages_sent, protocol.messages_received
+    )
+
+
 class _GrpcTransport:
     """What both ways of waiting share: repeat what was not looked at, and wait for a peer to be there if so wished."""
+
+    _links: dict[str, list[Any]]
 
     def __init__(self, channel: GrpcChannel) -> None:
         self._channel = channel
         self._closed = False
         self._made = 0
+        self._leaving: list[Any] = []  # Links that take no further call, and may have some under way
+        self._past: dict[str, Traffic] = {}  # by address, of connections that are over
+
+    def traffic(self) -> dict[str, tuple[list[Any], Traffic]]:
+        """By address: the Links there are, and what went over those that are over."""
+        self._settle()
+        links: dict[str, list[Any]] = {address: [] for address in self._past}
+        for link in [*(each for some in list(self._links.values()) for each in some), *self._leaving]:
+            links.setdefault(link.address, []).append(link)
+        return {address: (found, self._past.get(address, Traffic())) for address, found in links.items()}
+
+    def _left(self, link: Any) -> None:
+        """It is none of those there are any more."""
+        self._leaving.append(link)
+        self._settle()
+
+    def _settle(self) -> None:
+        over = [link for link in self._leaving if not link.streams]
+        self._leaving = [link for link in self._leaving if link.streams]
+        for link in over:
+            self._past[link.address] = self._past.get(link.address, Traffic()) + traffic_of(link.protocol)
 
     def call(self, call: Call, address: Address, args: tuple[Any, ...]) -> Any:
         """One attempt; see Transport."""
@@ -163,7 +209,7 @@ class GrpcHubTransport(_GrpcTransport):
         super().__init__(channel)
         self.hub = hub
         self.loop: Loop = loop_of(hub)
-        self._links: dict[str, list[HubLink]] = {}
+        self._links: dict[str, list[Any]] = {}  # HubLinks
         self._dialing: dict[str, int] = {}
         self._news: dict[str, Any] = {}  # gevent Events: set when calls that wait for a stream should look again
         self._pruner: Any = None
@@ -248,6 +294,7 @@ class GrpcHubTransport(_GrpcTransport):
             links = self._links.get(link.address, [])
             if link in links:
                 links.remove(link)
+                self._left(link)
                 self._dead += 1
         self._wake(link.address)
 
@@ -304,7 +351,7 @@ class GrpcBlockingTransport(_GrpcTransport):
         super().__init__(channel)
         # Over what follows. Whoever only looks for a connection does so without: the lists are never changed, but replaced.
         self._news = threading.Condition()
-        self._links: dict[str, list[BlockingLink]] = {}
+        self._links: dict[str, list[Any]] = {}  # BlockingLinks
         self._dialing: dict[str, int] = {}
         self._all: weakref.WeakSet[BlockingLink] = weakref.WeakSet()
         self._reused = self._dead = self._timed_out = 0
@@ -394,6 +441,7 @@ class GrpcBlockingTransport(_GrpcTransport):
     def _forget(self, link: BlockingLink) -> None:
         with self._news:
             self._links[link.address] = [each for each in self._links.get(link.address, ()) if each is not link]
+            self._left(link)
 
     def _changed(self, link: BlockingLink) -> None:
         with self._news:

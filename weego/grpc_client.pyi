@@ -2,6 +2,7 @@ from collections.abc import Callable
 from typing import Any, Self
 
 from codec.errors import Unavailable
+from codec.h2.connection import H2Connection
 from codec.protobuf import ProtobufMethodSpec
 from governance.call import Call
 from poller.connection import Receiver
@@ -36,6 +37,8 @@ class Link(Receiver):
     def can_open(self) -> bool: ...
     @property
     def streams(self) -> int: ...
+    @property
+    def protocol(self) -> H2Connection: ...
     def unary(self, call: Call, method: GrpcMethod, argument: Any, compression: str | None = None) -> Any: ...
     def open(self, call: Call, method: GrpcMethod, args: tuple[Any, ...], compression: str | None = None) -> GrpcCall: ...
 

@@ -18,7 +18,7 @@ from codec.spec import Service, ServiceSpec
 
 __all__ = ["Health", "reflection_services", "reflection_spec"]
 
-_KINDS: Final = {"string": 9, "bytes": 12, "int32": 5, "enum": 14, "message": 11}
+_KINDS: Final = {"string": 9, "bytes": 12, "int32": 5, "int64": 3, "uint32": 13, "bool": 8, "enum": 14, "message": 11}
 
 SERVING, NOT_SERVING, SERVICE_UNKNOWN = 1, 2, 3
 
@@ -34,14 +34,17 @@ def _file(name: str, package: str) -> descriptor_pb2.FileDescriptorProto:
 
 def _message(file: Any, name: str, *fields: tuple[int, str, str, bool], oneof: str = "", plain: Iterable[str] = ()) -> None:
     """Add a message; a field is number, name, type (a name begins with a dot or is one of _KINDS), repeated."""
-    message = file.message_type.add(name=name)
+    _fields(file.message_type.add(name=name), file.package, *fields, oneof=oneof, plain=plain)
+
+
+def _fields(message: Any, package: str, *fields: tuple[int, str, str, bool], oneof: str = "", plain: Iterable[str] = ()) -> None:
     if oneof:
         message.oneof_decl.add(name=oneof)
     for number, field_name, kind, repeated in fields:
         field = message.field.add(name=field_name, number=number, label=3 if repeated else 1)
         if kind.startswith("."):
-            field.type = _KINDS["enum"] if kind.endswith("Status") else _KINDS["message"]
-            field.type_name = f".{file.package}{kind}"
+            field.type = _KINDS["enum"] if kind.endswith(("Status", ".State")) else _KINDS["message"]
+            field.type_name = kind if kind.startswith(".google.") else f".{package}{kind}"
         else:
             field.type = _KINDS[kind]
         if oneof and field_name not in plain:

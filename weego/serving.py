@@ -90,6 +90,7 @@ class GrpcOptions:
     keepalive_timeout: float = 20.0
     health: bool = True
     reflection: bool = True
+    channelz: bool = False
     web_origins: tuple[str, ...] | None = None
 
 
@@ -257,6 +258,10 @@ class Serving:
             from weego.grpc_services import reflection_services
 
             own += reflection_services(lambda: names, lambda: [pool() for pool in self._pools])
+        if options.channelz:
+            from weego.grpc_channelz import channelz_service
+
+            own.append(channelz_service(self.dispatcher))
         for route in build_grpc(own, tally_of=self.dispatcher.tally_of):
             if route.path not in self.grpc.routes:  # a program may bring its own
                 self.grpc.add(route)

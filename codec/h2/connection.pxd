@@ -116,11 +116,16 @@ cdef class H2Sender(Protocol):
     cdef bint dead                            # a rule was broken: nothing is read or sent any more
     cdef public Py_ssize_t max_streams        # that the peer may have open
     cdef public int64_t stream_window         # our SETTINGS_INITIAL_WINDOW_SIZE
-    cdef int64_t receive_window               # of the connection
+    cdef readonly int64_t receive_window      # of the connection
     cdef int64_t owed
     cdef readonly int64_t held                # bytes of all streams that were not taken yet
     cdef uint32_t last_remote                 # highest stream id of the peer
     cdef uint32_t next_local
+    cdef readonly int64_t streams_well        # that have ended with END_STREAM of the server
+    cdef readonly int64_t streams_badly       # … and those that ended without
+    cdef readonly int64_t messages_sent       # of gRPC
+    cdef readonly int64_t messages_received
+    cdef public int64_t number                # of the connection for who lists connections (channelz); 0: none yet
     cdef Py_ssize_t local_streams             # open ones that we began
     cdef Py_ssize_t remote_streams            # open ones that the peer began
 
@@ -129,7 +134,7 @@ cdef class H2Sender(Protocol):
     cdef Py_ssize_t peer_max_frame
     cdef readonly int64_t peer_max_streams
     cdef readonly int64_t peer_max_list
-    cdef int64_t send_window                  # of the connection
+    cdef readonly int64_t send_window         # of the connection
     cdef object waiting                       # deque of Streams with something to send and a window of their own
     cdef readonly int64_t queued              # bytes that wait in all streams
 

@@ -133,6 +133,10 @@ cdef class H2Sender(Protocol):
         self.queued -= s.queued
         s.queued = 0
         s.queue = None
+        if s.remote_done if self.is_client else s.ended_locally:
+            self.streams_well += 1
+        else:
+            self.streams_badly += 1
         if not reset:
             give_back(&self.resets, 1)
         return 0

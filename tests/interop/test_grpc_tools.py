@@ -7,13 +7,14 @@ import subprocess
 import sys
 from typing import Any
 
+import gevent
 import pytest
 
 import weego
 from tests.interop import grpc_service
 from tests.support import grpc_go, need
 from tests.support.certs import Certificates
-from tests.support.net import without_hub
+from tests.support.net import served, with_hub, without_hub
 from weego.serving import GrpcOptions
 
 # Building the programs for the first time.
@@ -117,3 +118,63 @@ def test_grpcio_reflects_and_checks(server: tuple[Any, str]) -> None:
             assert found["health"] == {"": SERVING, SERVICE: SERVING}
 
     use()
+
+
+@pytest.mark.parametrize("way", ["hub", "thread"])
+@pytest.mark.parametrize("secure", [False, True], ids=["cleartext", "tls"])
+def test_grpcio_looks_through_channelz(certs: Certificates, t: Any, secure: bool, way: str) -> None:
+    need.module("grpc_channelz")
+    ca = certs.path("ca") if secure else ""
+
+    @(with_hub if way == "hub" else without_hub)
+    def use() -> None:
+        options = GrpcOptions(channelz=True, max_streams=7)
+        tls = {"tls": certs.client(server_name="localhost")} if ca else {}
+        with (
+            served(grpc_service.service(t), grpc=options, tls=certs.server() if ca else None) as made,
+            t.TestServiceClient(made.addresses[0], timeout=PATIENCE, **tls) as client,
+        ):
+            for _ in range(3):
+                client.unary_call(t.SimpleRequest(response_size=10))
+            with pytest.raises(weego.RpcError):  # an answer all the same
+                client.unary_call(t.SimpleRequest(response_status=t.EchoStatus(code=5, message="gone")))
+            stream = client.full_duplex_call()
+            stream.send(grpc_service.ping(t, 1, 1))
+            next(stream)
+            stream.cancel()
+            waiting = client.full_duplex_call()
+            waiting.send(grpc_service.ping(t, 1, 1))
+            next(waiting)
+            command = [sys.executable, "-m", "tests.support.grpcio_channelz", address(made), *([ca] if ca else [])]
+            # The server may be in this thread's hub.
+            done = gevent.get_hub().threadpool.apply(run, command) if way == "hub" else run(*command)
+            assert done.returncode == 0, done.stderr
+            found = json.loads(done.stdout)
+            waiting.cancel()
+        assert found["refused"] == ["NOT_FOUND"] * 5
+        [server_] = found["servers"]
+        assert int(server_["data"]["callsStarted"]) >= 6
+        assert int(server_["data"]["callsFailed"]) >= 1
+        ours = max(found["sockets"], key=lambda each: int(each["data"].get("streamsFailed", 0)))
+        assert len(found["sockets"]) == 2, "the client's and the looker's"
+        [channel] = found["channels"]
+        assert channel["ref"]["name"] == SERVICE
+        counted = {"callsStarted": "6", "callsSucceeded": "4", "callsFailed": "1"}
+        [subchannel] = found["subchannels"]
+        for each in (channel, subchannel):
+            assert {key: each["data"][key] for key in counted} == counted
+            assert each["data"]["state"] == {"state": "READY"}
+        [socket] = subchannel["sockets"]
+        for each in (socket, ours):
+            data = each["data"]
+            assert (data["streamsStarted"], data["streamsSucceeded"], data["streamsFailed"]) == ("6", "4", "1")
+            assert int(data["localFlowControlWindow"]) > 0
+            assert int(data["remoteFlowControlWindow"]) > 0
+            assert ("security" in each) == bool(ca)
+        assert (socket["data"]["messagesSent"], socket["data"]["messagesReceived"]) == ("6", "5")
+        assert (ours["data"]["messagesSent"], ours["data"]["messagesReceived"]) == ("5", "6")
+        assert socket["data"]["peerMaxConcurrentStreams"] == 7
+        assert socket["remote"]["tcpipAddress"]["port"] == int(made.addresses[0].rpartition(":")[2])
+
+    use()
+
