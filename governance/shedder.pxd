@@ -22,4 +22,4 @@ cdef class Shedder:
     cdef bint is_careful(self) except -1
     cdef double most(self) noexcept
     cpdef bint admit(self, double waits) except -1
-    cpdef int took(self, double seconds) except -1
+    cpdef int took(self, double seconds, int64_t calls=*) except -1

@@ -27,7 +27,7 @@ cdef double NEVER = float("inf")
 cdef class Shedder:
     """Says which calls to refuse, by how long each has to wait. Seconds. For one process: the queue is its own.
 
-    Whoever runs the loop calls `idle` when it found nothing to do; until the first time, only the calls' own waiting counts. `took` tells what a call
+    Whoever runs the loop calls `idle` when it found nothing to do; until the first time, only the calls' own waiting counts. `took` tells what calls
     kept the worker busy for. `clock` None: the monotonic clock.
     """
 
@@ -47,9 +47,9 @@ cdef class Shedder:
         """There was nothing to do for a moment."""
         self.idle_at = self.now()
 
-    cpdef int took(self, double seconds) except -1:
-        """A call kept the worker busy for so long."""
-        self.service = seconds if self.service == 0 else self.service + (seconds - self.service) * SHARE
+    cpdef int took(self, double seconds, int64_t calls=1) except -1:
+        """A call kept the worker busy for so long; or each of so many calls, on average."""
+        self.service = seconds if self.service == 0 else self.service + (seconds - self.service) * (1 - (1 - SHARE) ** calls)
         return 0
 
     cdef bint is_overloaded(self, double now) noexcept:

@@ -1,11 +1,13 @@
-"""The long form: ``make chaos``. Four parts, each by itself with --only.
+"""The long form: ``make chaos``. Six parts, each by itself with --only.
 
-    python -m tests.chaos [--only storm|grpc|driver|figures] [--seed 1] [--seconds 600] [--slack 1.0]
+    python -m tests.chaos [--only storm|grpc|driver|figures|trouble|overload] [--seed 1] [--seconds 600] [--slack 1.0]
 
     storm     100 HUPs in a row and 100 in a second under 64 persistent connections of every framing, at least 100 000 requests
     grpc      20 HUPs under 64 channels of grpcio, unary calls and streams mixed, without a retry policy
     driver    faults drawn with a seed for so many seconds (tests/chaos/driver.py)
     figures   the goals of docs/reliability.md with their limits in milliseconds (tests/chaos/figures.py)
+    trouble   one of two instances killed, stopped, slow, failing under load: what callers notice (tests/chaos/governance.py)
+    overload  three times the calls that a service can serve: goodput, and how soon the others are refused (the same)
 
 Exit code 1 when anything failed, a line of the log was not expected, something was left behind, or a limit was missed.
 """
@@ -19,7 +21,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.chaos import figures
+from tests.chaos import figures, governance
 from tests.chaos.driver import Chaos
 from tests.chaos.reliability import measure
 from tests.chaos.storm import percentile, storm
@@ -71,7 +73,20 @@ def run_figures(given: argparse.Namespace, folder: Path) -> bool:
     return good
 
 
-PARTS: dict[str, Callable[[argparse.Namespace, Path], bool]] = {"storm": run_storm, "grpc": run_grpc, "driver": run_driver, "figures": run_figures}
+def run_trouble(given: argparse.Namespace, folder: Path) -> bool:
+    print(governance.TITLE)
+    found = [governance.endure(what, 30, 200, "--idempotent", slack=given.slack) for what in governance.TROUBLES]
+    return all(found)
+
+
+def run_overload(given: argparse.Namespace, folder: Path) -> bool:
+    found = [governance.overload(what, 10, given.slack) for what in governance.OVERLOADS]
+    return all(found)
+
+
+PARTS: dict[str, Callable[[argparse.Namespace, Path], bool]] = {
+    "storm": run_storm, "grpc": run_grpc, "driver": run_driver, "figures": run_figures, "trouble": run_trouble, "overload": run_overload,
+}  # fmt: skip
 
 
 def main() -> int:

@@ -1,9 +1,9 @@
 """One of two instances in trouble under load, and a service with three times the calls it can serve: what callers notice.
 
-    python -m tests.chaos.governance [--seconds 30] [--rate 200] [kill stop slow fail database compute]
+    python -m tests.chaos.governance [--seconds 30] [--rate 200] [kill stop slow fail database compute mixed]
 
-For each trouble a line: calls, failures after the first second of it, p99 before and from the third second on. Exit code 1 when a promise of
-docs/governance.md is broken.
+For each trouble a line: calls, failures after the first second of it, p99 before and from the third second on. Overload is judged net of the time in which the
+server had no CPU because others had them. Exit code 1 when a promise of docs/governance.md is broken; `make chaos` asks for the same.
 """
 
 from __future__ import annotations
@@ -20,14 +20,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from tests.support.need import ROOT
 from tests.support.processes import Process
 from tests.support.service import PROBE_CODE, App, Server, until
 
 TROUBLES = ("kill", "stop", "slow", "fail")
 BEFORE = 3.0
+#: Promises of docs/governance.md for a trouble: the share of calls that fail after its first second; p99 from its third second on, in p99 before it, but not
+#: below so many seconds, where it is scheduling noise.
+MOST_FAILED, SLOWER, NOISE = 0.001, 2.0, 0.01
 
 CODE = (
     PROBE_CODE.format(version=1)
@@ -48,9 +49,17 @@ CODE = (
         with DATABASE:
             time.sleep(0.008)
     elif what == "compute":  # 1 ms of work: 1000 a second where nobody else works
-        until = time.thread_time() + 0.001
-        while time.thread_time() < until:
-            pass
+        compute(0.001)
+    elif what == "mixed":  # the same, with something to wait for in the middle
+        compute(0.0005)
+        time.sleep(0.003)
+        compute(0.0005)
+
+
+def compute(seconds: float) -> None:
+    until = time.thread_time() + seconds
+    while time.thread_time() < until:
+        pass
 
 
 DATABASE = threading.Semaphore(4)
@@ -123,8 +132,8 @@ class Pair:
             server.process.__exit__()
 
 
-def run(what: str, seconds: float, rate: float, *, idempotent: bool = True) -> tuple[Seen, float]:
-    """One trouble: the calls seen, and when it began."""
+def run(what: str, seconds: float, rate: float, *options: str, before: float = BEFORE) -> Seen:
+    """The calls seen: `before` seconds without trouble, and then so many with it. `options` are those of the load."""
     with tempfile.TemporaryDirectory() as name:
         pair = Pair(Path(name))
         try:
@@ -134,7 +143,7 @@ def run(what: str, seconds: float, rate: float, *, idempotent: bool = True) -> t
             workers = victim.workers()
 
             def trouble() -> None:
-                time.sleep(BEFORE)
+                time.sleep(before)
                 if what == "kill":
                     os.kill(victim.pid, signal.SIGKILL)
                     for pid in workers:
@@ -150,64 +159,107 @@ def run(what: str, seconds: float, rate: float, *, idempotent: bool = True) -> t
                         os.kill(pid, signal.SIGCONT)
 
             target = f"file://{pair.registry}/probe"
-            options = ["--seconds", str(BEFORE + seconds), "--rate", str(rate), *(["--idempotent"] if idempotent else [])]
-            return load(pair.apps[0].folder, target, trouble, *options), BEFORE
+            return load(pair.apps[0].folder, target, trouble, "--seconds", str(before + seconds), "--rate", str(rate), *options)
         finally:
             pair.close()
 
 
+def endure(what: str, seconds: float, rate: float, *options: str, slack: float = 1.0) -> bool:
+    """One of two instances in trouble; says whether the promises hold."""
+    seen = run(what, seconds, rate, *options)
+    first, later = seen.between(BEFORE, BEFORE + 1), seen.between(BEFORE + 1)
+    normal, after = seen.between(0.5, BEFORE).quantile(0.99), seen.between(BEFORE + 3).quantile(0.99, only_ok=False)
+    share = len(later.failed) / max(1, len(later.calls))
+    good = share <= MOST_FAILED and after <= max(SLOWER * normal, NOISE) * slack
+    print(
+        f"{what:9} {len(seen.calls):6} {len(first.failed):16} {len(later.failed):6} {share:6.2%} {normal * 1000:9.1f} ms {after * 1000:13.1f} ms"
+        f"   {'ok' if good else 'MISSED'}", flush=True
+    )  # fmt: skip
+    for text in sorted(set(later.failed))[:3]:
+        print(f"          {text}")
+    return good
+
+
 OVERLOADS = {
+    # Four at a time, and four that wait: more could not be served sooner.
     "database": '[[governance.limit]]\nname = "database"\nconcurrency = 8\nmethod = "tell"\n',
     "compute": "[governance]\nshed = true\n",
+    "mixed": "[governance]\nshed = true\n",
 }
 
 
-def overload(what: str, seconds: float) -> bool:
+#: What docs/governance.md promises of an overload: goodput, in shares of the best there was; p99 of those served, in p99 at a tenth of the load; p99 of those refused.
+GOODPUT, WORSE, REFUSED_WITHIN = 0.9, 3.0, 0.005
+
+
+@dataclass
+class Stage:
+    """One load of a service: what callers saw, and how much of that a worker without a CPU accounts for."""
+
+    load: str
+    seconds: float
+    calls: list[tuple[float, float, float, str]]
+    starved: float
+
+    def served(self, *, net: bool) -> float:
+        """Calls a second; `net`: of the time in which the worker had a CPU when it wanted one."""
+        return sum(each[3] == "ok" for each in self.calls) / max(self.seconds - self.starved * net, 0.01)
+
+    def quantile(self, kind: str, share: float, *, net: bool = True) -> float:
+        """Of the times of those that were "ok", or met a "limit ", after the first second; `net` of waiting for a CPU."""
+        times = sorted(took - waited * net for began, took, waited, outcome in self.calls if began >= 1 and outcome.startswith(kind))
+        return times[min(len(times) - 1, int(len(times) * share))] if times else float("nan")
+
+    def __str__(self) -> str:
+        def found(kind: str) -> str:
+            count = sum(each[3].startswith(kind) for each in self.calls)
+            times = "/".join(f"{self.quantile(kind, share) * 1000:.1f}" for share in (0.5, 0.99))
+            return f"{count / self.seconds:7.0f} {times:>10} {self.quantile(kind, 0.99, net=False) * 1000:7.1f}"
+
+        others = sum(not each[3].startswith(("ok", "limit ")) for each in self.calls)
+        return f"{self.load:>12} {found('ok')} {found('limit ')} {others:7} {self.starved / self.seconds:8.0%}"
+
+
+def overload(what: str, seconds: float, slack: float = 1.0) -> bool:
     """A service called at a tenth, at nine tenths and at three times of what it can serve on this machine; says whether the promises hold."""
-    print("overload   load     served/s  p50 ok     p99 ok     refused/s  p99 refused  other failures")
+    print("overload      load  served/s  p50/p99 ms   gross refused/s p50/p99 ms   gross  others  starved")
     with tempfile.TemporaryDirectory() as name:
         pair = Pair(Path(name))
         try:
             pair.trouble(0, what)
             server = pair.serve(0, more=OVERLOADS[what])
             pair.wait()
+            (worker,) = server.workers()
 
-            worker = psutil.Process(server.workers()[0])
-
-            def calls(*options: str) -> Seen:
-                command = [sys.executable, "-m", "tests.chaos.open_load", server.address, *options]
-                with Process(command, cwd=str(pair.apps[0].folder), env={**os.environ, "PYTHONPATH": str(ROOT)}) as process:
-                    before = sum(worker.cpu_times()[:2])
+            def stage(load: str, seconds: float, *options: str) -> Stage:
+                command = [sys.executable, "-m", "tests.chaos.open_load", server.address, "--worker", str(worker), "--seconds", str(seconds)]
+                with Process([*command, *options], cwd=str(pair.apps[0].folder), env={**os.environ, "PYTHONPATH": str(ROOT)}) as process:
                     assert process.wait(120) == 0, process.output
-                    spent.append(sum(worker.cpu_times()[:2]) - before)
-                    return Seen([tuple(each) for each in json.loads(process.lines[-1])])
+                    found = json.loads(process.lines[-1])
+                made = Stage(load, seconds, [tuple(each) for each in found["calls"]], found["starved"])
+                print(f"{what:9}{made}", flush=True)
+                return made
 
-            spent: list[float] = []
-            all_of_it = calls("--seconds", "3", "--closed", "4")
-            each = len([call for call in all_of_it.calls if call[2] == "ok"]) / spent.pop()
-            capacity = len([call for call in all_of_it.between(1, 3).calls if call[2] == "ok"]) / 2
-            print(f"{what:9} can serve {capacity:.0f} calls a second")
-            seen = {}
-            for share in (0.1, 0.9, 3.0):
-                whole = calls("--seconds", str(seconds), "--rate", str(max(1.0, capacity * share)))
-                found = whole.between(1, seconds)
-                refused = Seen([each for each in found.calls if each[2].startswith("limit ")])
-                good = [each for each in found.calls if each[2] == "ok"]
-                seen[share] = (len(good) / (seconds - 1), found.quantile(0.99), refused.quantile(0.99, only_ok=False))
-                others = len(found.calls) - len(good) - len(refused.calls)
-                print(
-                    f"{what:9} {share:4.1f} × {seen[share][0]:9.0f}  {found.quantile(0.5) * 1000:6.1f} ms {seen[share][1] * 1000:7.1f} ms"
-                    f" {len(refused.calls) / (seconds - 1):10.0f} {seen[share][2] * 1000:9.1f} ms {others:8}"
-                )
+            full = stage("8 callers", 3, "--closed", "8")
+            # What it can serve while others want the CPUs too is what can be offered three times of.
+            capacity = sum(each[3] == "ok" for each in full.calls) / 3
+            low, high, over = (stage(f"{share} ×", seconds, "--rate", str(max(1.0, capacity * share))) for share in (0.1, 0.9, 3.0))
         finally:
             pair.close()
-    per_cpu = len([call for call in whole.calls if call[2] == "ok"]) / spent[-1] / each
-    peak = max(capacity, *(goodput for goodput, _, _ in seen.values()))
+    net = what != "database"  # that is waited for, with or without a CPU
+    goodput = over.served(net=net) / max(each.served(net=net) for each in (full, high, over))
+    worse = over.quantile("ok", 0.99) / low.quantile("ok", 0.99)
+    refused = over.quantile("limit ", 0.99)
+    strange = {outcome for stage in (full, low, high, over) for *_, outcome in stage.calls if not outcome.startswith(("ok", "limit "))}
+    good = goodput >= GOODPUT and worse <= WORSE * slack and refused < REFUSED_WITHIN * slack and not strange
     print(
-        f"{what:9} goodput {seen[3.0][0] / peak:.0%} of the peak ({per_cpu:.0%} for the same CPU time of the server), p99 of the served {seen[3.0][1] / seen[0.1][1]:.1f} × the unloaded,"
-        f" 99 % of the refused within {seen[3.0][2] * 1000:.1f} ms"
+        f"{what:9} {'ok' if good else 'MISSED'}: goodput {goodput:.0%} of the peak, p99 of the served {worse:.1f} × the unloaded,"
+        f" 99 % of the refused within {refused * 1000:.1f} ms{''.join(f'; {each}' for each in sorted(strange)[:3])}"
     )
-    return seen[3.0][0] >= 0.9 * peak and seen[3.0][1] <= 3 * seen[0.1][1] and seen[3.0][2] < 0.005
+    return good
+
+
+TITLE = "trouble    calls  failed in 1st s  later  share   p99 before   p99 from 3rd s"
 
 
 def main() -> int:
@@ -217,23 +269,14 @@ def main() -> int:
     parser.add_argument("--rate", type=float, default=200)
     parser.add_argument("--not-idempotent", action="store_true")
     options = parser.parse_args()
-    broken = 0
-    print("trouble    calls  failed in 1st s  later  share   p99 before   p99 from 3rd s")
+    good = True
     for what in options.trouble:
         if what in OVERLOADS:
-            broken += not overload(what, min(options.seconds, 10))
-            continue
-        seen, at = run(what, options.seconds, options.rate, idempotent=not options.not_idempotent)
-        first, later = seen.between(at, at + 1), seen.between(at + 1)
-        before, after = seen.between(0.5, at).quantile(0.99), seen.between(at + 3).quantile(0.99, only_ok=False)
-        share = len(later.failed) / max(1, len(later.calls))
-        print(
-            f"{what:9} {len(seen.calls):6} {len(first.failed):16} {len(later.failed):6} {share:6.2%} {before * 1000:9.1f} ms {after * 1000:13.1f} ms"
-        )
-        for text in sorted(set(later.failed))[:3]:
-            print(f"          {text}")
-        broken += share > 0.001
-    return 1 if broken else 0
+            good &= overload(what, min(options.seconds, 10))
+        else:
+            print(TITLE)
+            good &= endure(what, options.seconds, options.rate, *([] if options.not_idempotent else ["--idempotent"]))
+    return 0 if good else 1
 
 
 if __name__ == "__main__":

@@ -238,3 +238,13 @@ def test_more_than_can_be_done_is_overload_however_often_the_worker_is_idle() ->
     clock.pass_(2)
     shedder.idle()
     assert shedder.admit(0.02)
+
+
+def test_many_calls_weigh_as_much_as_each_of_them_would() -> None:
+    one, many = Shedder(clock=Clock()), Shedder(clock=Clock())
+    for shedder in (one, many):
+        shedder.took(0.004)
+    for _ in range(7):
+        one.took(0.001)
+    many.took(0.001, 7)
+    assert many.service == pytest.approx(one.service)
