@@ -39,8 +39,9 @@ cdef class Connection(Pollable):
     cdef readonly Loop loop
     cdef readonly Protocol protocol
     cdef readonly Receiver receiver
-    cdef readonly Limits limits
+    cdef public Limits limits
     cdef public object context           # belongs to the receiver
+    cdef public bint is_surplus          # likewise: one too many, which is served only when another one goes
     cdef ReadBuffer input                # what was read and not understood yet; None when there is nothing
     cdef WriteBuffer output              # what is to be sent; None when there is nothing
     cdef Py_ssize_t sent                 # bytes of `output` that left already

@@ -244,9 +244,9 @@ class App:
             self.tls,
             follow=lambda settings: self._follow(settings, serving),
             announcer=self._announcer(config, worker),
-            view=lambda: overview.view(self._governance),
+            view=lambda: overview.view(self._governance, serving),
+            refused=lambda: serving.dispatcher.turned_away + (self._governance.refused() if self._governance is not None else 0),
             at_end=endings.run,
-            refused=lambda: self._governance.refused() if self._governance is not None else 0,
         )
         self._watch_center(config, serving)
         try:
@@ -327,6 +327,7 @@ def serving_limits(config: Config) -> ServingLimits:
     limits = config.limits
     return ServingLimits(
         max_connections=None if limits.max_connections == "auto" else limits.max_connections,
+        max_connections_total=limits.max_connections_total,
         max_message=int(limits.max_message),
         max_decoded=int(limits.max_decoded),
         max_concurrency=limits.max_concurrency,

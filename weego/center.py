@@ -177,7 +177,7 @@ class Center(Generic[_Whole]):
         if key == LIMIT:
             if not isinstance(config, configuration.Config):
                 raise ValueError("this program is no server, and has no limits")
-            tables = limit_tables(value, config.server.worker_count())
+            tables = limit_tables(value)
             if "governance" in tables:  # beside those of the file
                 own: list[Any] = [configuration.plain_table(each) for each in config.governance.limit]
                 tables["governance"]["limit"] = own + tables["governance"]["limit"]

@@ -183,6 +183,11 @@ class Limits(Table, frozen=True):
         'Connections open at one time. "auto": what the limit on open files allows; more than that is clamped.',
         Between(1, 10_000_000),
     ] = "auto"
+    max_connections_total: Annotated[
+        int,
+        "Connections of all workers together; calls on more are answered with RESOURCE_EXHAUSTED; 0: no limit.",
+        Between(0, 10_000_000),
+    ] = 0
     max_message: Annotated[
         Size, "Largest message, either way; a larger one is refused before memory is given to it.", Between(1024, 2**31 - 1)
     ] = Size(16 * 2**20)

@@ -5,7 +5,7 @@ from codec.protocol cimport Protocol
 from governance.call cimport Call
 from governance.meter cimport Tally
 from libc.stdint cimport int64_t
-from poller.connection cimport Connection, Receiver
+from poller.connection cimport Connection, Limits, Receiver
 from poller.leader cimport Leaders
 from poller.loop cimport Loop, Pollable
 from poller.timers cimport Timer
@@ -67,6 +67,8 @@ cdef class Front(Receiver):
     cdef int over(self, Job job) except -1
     # The server drains: tell the peer that no more calls are wanted on this connection.
     cdef int leave(self, Connection c) except -1
+    # A call was refused because the connection is one too many: end it as soon as the answer has left.
+    cdef int turn_away(self, Connection c) except -1
 
 
 cdef class Queue(Pollable):
@@ -80,6 +82,12 @@ cdef class Dispatcher:
     cdef readonly Loop loop
     cdef public Front entrance         # where new connections come to
     cdef readonly set connections
+    cdef readonly Py_ssize_t surplus   # of them, those that are too many: their calls are refused
+    cdef readonly Py_ssize_t lent      # given to another process that has not said yet that it has them: they count here
+    cdef public object has_room        # has_room() -> bool: is this process to keep the connection that was counted last? None: always
+    cdef Limits limits                 # of connections that are not surplus
+    cdef public str total              # the limit, as a refusal names it
+    cdef public int64_t turned_away    # calls refused on surplus connections
     cdef readonly int64_t inflight
     cdef readonly int64_t requests
     cdef readonly int64_t errors
@@ -96,13 +104,15 @@ cdef class Dispatcher:
     cdef public Queue queue            # None: every call is served when it comes
     cdef int64_t[::1] row
     cdef bint has_row
-    cdef int column_inflight, column_requests, column_errors
+    cdef int column_inflight, column_requests, column_errors, column_connections
 
     # Will `c` be closed, and not given to another process, because this server leaves?
     cdef bint leaves(self, Connection c) noexcept
     cdef int count_request(self) except -1
     cdef int count_error(self) except -1
-    cdef object full(self, Target t, str method)
+    cdef object full(self, Connection c, Target t, str method)
+    cdef int count_connections(self) except -1
+    cdef bint takes_in(self, Connection c) except -1
     cdef Call new_call(self, Connection c, object spec, str service, object request)
     cdef int run(self, Job job, double timeout) except -1
     cdef int execute(self, Job job) except -1

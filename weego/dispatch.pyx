@@ -20,7 +20,6 @@ import signal
 cimport cython
 from cpython.object cimport PyObject
 from poller.clock cimport monotonic
-from poller.connection cimport Limits
 from governance.meter cimport Tally
 from poller.leader cimport Leader
 
@@ -101,6 +100,10 @@ cdef class Front(Receiver):
     cdef int leave(self, Connection c) except -1:
         return 0
 
+    cdef int turn_away(self, Connection c) except -1:
+        c.close_soon()
+        return 0
+
     cdef int broken(self, Connection c, object error) except -1:
         self.dispatcher.count_error()
         log.info("%s: %s; closing the connection", c.peer, error.message)
@@ -139,11 +142,39 @@ cdef class Dispatcher:
         self.context = copy_context()
         self.max_concurrency = max_concurrency
 
-    def count_in(self, int64_t[::1] row, *, int inflight, int requests, int errors):
-        """Keep the counters in `row` as well: shared memory that the master reads."""
+    def count_in(self, int64_t[::1] row, *, int inflight, int requests, int errors, int connections):
+        """Keep the counters in `row` as well: shared memory that the master reads, and the other workers."""
         self.row = row
         self.has_row = True
-        self.column_inflight, self.column_requests, self.column_errors = inflight, requests, errors
+        self.column_inflight, self.column_requests, self.column_errors, self.column_connections = inflight, requests, errors, connections
+        self.count_connections()
+
+    cdef int count_connections(self) except -1:
+        if self.has_row:
+            self.row[self.column_connections] = len(self.connections) - self.surplus + self.lent
+        return 0
+
+    def gate(self, Connection c not None, Limits patience not None):
+        """`c` is new: does it fit? If not, its first call is refused, unless it fits then, and it may wait no longer than `patience` says."""
+        if self.has_room is None or self.has_room():
+            return True
+        c.is_surplus = True
+        c.limits = patience
+        self.surplus += 1
+        self.count_connections()
+        return False
+
+    cdef bint takes_in(self, Connection c) except -1:
+        """A call came on a surplus connection: does that fit now?"""
+        self.surplus -= 1
+        self.count_connections()
+        if self.has_room is None or self.has_room():
+            c.is_surplus = False
+            c.limits = self.limits
+            return True
+        self.surplus += 1
+        self.count_connections()
+        return False
 
     def connect(self, int fd, Limits limits, bytes data=b"", tls=None):
         """Serve the connected socket `fd`, of which `data` was read already, with TLS (a ServerTLS) or without. Returns its Connection."""
@@ -158,6 +189,8 @@ cdef class Dispatcher:
                 self.loop, fd, front.new_protocol(), front, limits, tls.session(),
                 handshake_timeout=tls.handshake_timeout, failures=tls.failures)
         self.connections.add(c)
+        self.limits = limits
+        self.count_connections()
         front.opened(c)
         if data:
             c.adopt(data)
@@ -180,8 +213,11 @@ cdef class Dispatcher:
 
     # ---- a request comes in -----------------------------------------------------------------------------------------
 
-    cdef object full(self, Target t, str method):
-        """The error to refuse a call with because too many are under way, or None."""
+    cdef object full(self, Connection c, Target t, str method):
+        """The error to refuse a call with because too many are under way, or its connection is one too many; or None."""
+        if c.is_surplus and not self.takes_in(c):
+            self.turned_away += 1
+            return ResourceExhausted(f"{t.service}.{method}: limit {self.total}; try another instance or later")
         if self.max_concurrency and self.inflight >= self.max_concurrency:
             return ResourceExhausted(
                 f"{t.service}.{method}: the worker already serves {self.inflight} calls, its limit; try another instance")
@@ -318,14 +354,25 @@ cdef class Dispatcher:
     # ---- connections end --------------------------------------------------------------------------------------------
 
     cdef int gone(self, Connection c) except -1:
-        self.connections.discard(c)
+        if c in self.connections:
+            self.connections.discard(c)
+            self.surplus -= c.is_surplus
+            self.count_connections()
         if self.draining and self.on_idle is not None and not self.connections:
             self.on_idle()
         return 0
 
     def forget(self, Connection c not None):
-        """`c` was given away."""
+        """`c` was given away; it counts here until `given` says that somebody else counts it."""
         self.connections.discard(c)
+        self.surplus -= c.is_surplus
+        self.lent += 1
+        self.count_connections()
+
+    def given(self):
+        """One that was given away counts elsewhere now, or here again."""
+        self.lent -= 1
+        self.count_connections()
 
     def leave(self):
         """No more calls on these connections: tell the peers whose protocol has a word for it."""

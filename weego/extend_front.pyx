@@ -90,9 +90,11 @@ cdef class UserFront(Front):
         except ProtocolError as error:
             size = self.write(c, incoming, route.spec, error)
             return d.refused(c, incoming, route.spec, t.service, size, error)
-        if d.max_concurrency and d.inflight >= d.max_concurrency:
-            error = d.full(t, incoming.method)
+        error = d.full(c, t, incoming.method)
+        if error is not None:
             size = self.write(c, incoming, route.spec, error)
+            if c.is_surplus:
+                self.turn_away(c)
             return d.refused(c, incoming, route.spec, t.service, size, error)
         job = Job.__new__(Job)
         c.context = job

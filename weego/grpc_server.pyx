@@ -356,7 +356,7 @@ cdef class GrpcFront(Front):
         if not route.client_streaming:
             if len(s.messages) != 1:
                 return ProtocolError(f"{route.path.decode()} takes one request, {len(s.messages)} came", code=Code.INTERNAL)
-        return self.dispatcher.full(route.target, route.spec.name)
+        return self.dispatcher.full(c, route.target, route.spec.name)
 
     def nobody(self, bytes path):
         """The error for a path that nobody serves: by service or by method."""
@@ -376,6 +376,8 @@ cdef class GrpcFront(Front):
             fields.append((b"grpc-accept-encoding", accepted()))
         s.messages.clear()
         self.send_status(s, None, fields)
+        if c.is_surplus:
+            self.turn_away(c)
         self.settle(<GrpcServerConnection>c.protocol)
         spec = s.route.spec if s.route is not None else Unknown(s.method)
         service = s.route.target.service if s.route is not None else ""
@@ -616,6 +618,9 @@ cdef class GrpcFront(Front):
             p.shut_down()
             c.loop.call_later(FAREWELL, p_farewell(p))
         return 0
+
+    cdef int turn_away(self, Connection c) except -1:
+        return self.leave(c)  # a GOAWAY: calls that are on their way are answered too
 
     cdef int expired(self, Connection c) except -1:
         if (<GrpcServerConnection>c.protocol).streams:

@@ -4,7 +4,7 @@
     /KitexConfig/<client>/<server>/rpc_timeout      attempt_timeout, connect_timeout
     /KitexConfig/<client>/<server>/circuit_break    breaker, breaker_error_rate, breaker_min_sample
     /KitexConfig/<client>/<server>/degradation      drop
-    /KitexConfig/<server>/limit                     [[governance.limit]], [limits] max_connections
+    /KitexConfig/<server>/limit                     [[governance.limit]], [limits] max_connections_total
 
 Each value is JSON. Its types are checked here, its numbers when the tables are read.
 """
@@ -142,13 +142,13 @@ def client_table(category: str, value: bytes) -> dict[str, Any]:
     return _CATEGORIES[category](_read(value))
 
 
-def limit_tables(value: bytes, workers: int) -> dict[str, Any]:
-    """The tables that a server's limits mean: Kitex's are for the whole service, our max_connections is one worker's. ValueError."""
+def limit_tables(value: bytes) -> dict[str, Any]:
+    """The tables that a server's limits mean: for all workers together, as Kitex's are for its one process. ValueError."""
     policy = _table(_read(value), LIMIT)
     rate, connections = _number(policy, "qps_limit"), int(_number(policy, "connection_limit"))
     found: dict[str, Any] = {}
     if rate:
         found["governance"] = {"limit": [{"name": "qps_limit", "rate": rate}]}
     if connections:
-        found["limits"] = {"max_connections": max(1, -(-connections // workers))}
+        found["limits"] = {"max_connections_total": connections}
     return found

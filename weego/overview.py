@@ -10,13 +10,17 @@ from weego.client import stats
 
 if TYPE_CHECKING:
     from weego.governed_config import ServerGovernance
+    from weego.serving import Serving
 
 __all__ = ["merge", "view"]
 
 
-def view(server: ServerGovernance | None) -> str:
+def view(server: ServerGovernance | None, serving: Serving | None = None) -> str:
     """What a worker answers to `weego ctl`."""
-    return json.dumps({"clients": stats(), "server": server.snapshot() if server is not None else None})
+    found = server.snapshot() if server is not None else None
+    if found is not None and serving is not None:
+        found["limits"] += serving.snapshot()
+    return json.dumps({"clients": stats(), "server": found})
 
 
 def merge(workers: Iterable[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:

@@ -63,6 +63,10 @@ IDLE_LOOKS: Final = 3
 # Limits in time are kept to within a quarter of the shortest, and looked at this often at most and at least (seconds).
 SWEEP_LEAST: Final = 0.05
 SWEEP_MOST: Final = 1.0
+# Connections beyond max_connections_total: how many are let in to be told so, those after them wait in the kernel; and how long each may take with its
+# first call (seconds), before it is closed.
+MOST_SURPLUS: Final = 64
+SURPLUS_PATIENCE: Final = 2.0
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,7 @@ class ServingLimits:
     """Bounds of one process. Times in seconds, 0 for none; sizes in bytes."""
 
     max_connections: int | None = None
+    max_connections_total: int = 0
     max_message: int = DEFAULT_MAX_MESSAGE
     max_decoded: int = DEFAULT_MAX_DECODED
     max_concurrency: int = 10_000
@@ -152,6 +157,8 @@ class Serving:
         self.loop = loop_of(self.hub)
         self._idleness: Idleness | None = None
         self.connection_limits = Limits()
+        self._surplus_limits = Limits(SURPLUS_PATIENCE, SURPLUS_PATIENCE, SURPLUS_PATIENCE)
+        self._count_all: Callable[[], int] = lambda: self.connections
         self.dispatcher = Dispatcher(
             self.loop,
             access=access,
@@ -231,6 +238,13 @@ class Serving:
             for each in methods.values():
                 each.max_decoded = limits.max_decoded
         self.max_connections = clamp_connections(limits.max_connections)
+        total = limits.max_connections_total
+        self.dispatcher.has_room = (lambda: self._count_all() <= total) if total else None
+        self.dispatcher.total = f"max_connections_total, {total} connections to all workers"
+
+    def count_all(self, count: Callable[[], int]) -> None:
+        """`count()` says how many connections the service has in all processes, those of this one included."""
+        self._count_all = count
 
     def _serve_grpc(self, routes: list[GrpcRoute], names: set[str], options: GrpcOptions) -> None:
         self.grpc = GrpcFront(
@@ -325,9 +339,9 @@ class Serving:
 
     def _accept(self, tls: ServerTLS | None, fd: int) -> None:
         self.accepted += 1
-        self.take(fd, tls=tls)
+        self.dispatcher.gate(self.take(fd, tls=tls), self._surplus_limits)
 
-    def take(self, fd: int, data: bytes = b"", *, tls: ServerTLS | None = None) -> None:
+    def take(self, fd: int, data: bytes = b"", *, tls: ServerTLS | None = None) -> Connection:
         """Serve the connected socket `fd`, of which `data` was read already."""
         try:
             connection = self.dispatcher.connect(fd, self.connection_limits, data, tls)
@@ -337,13 +351,14 @@ class Serving:
         if self.dispatcher.draining:  # a hand-over that was refused, or the last of the listening queue
             connection.watch_idle = True
             self._done.clear()
+        return connection
 
     def is_taken_by_others(self, head: bytes) -> bool:
         """Whether a protocol of the user's may take a connection that begins so."""
         return any(each.matches(head) is not False for each in self.detectors if isinstance(each, _UserDetector))
 
     def _may_accept(self) -> bool:
-        if len(self.dispatcher.connections) >= self.max_connections:
+        if len(self.dispatcher.connections) >= self.max_connections or self.dispatcher.surplus >= MOST_SURPLUS:
             return False
         return self._gate is None or self._gate()
 
@@ -351,6 +366,14 @@ class Serving:
     def connections(self) -> int:
         """Connections open now."""
         return len(self.dispatcher.connections)
+
+    def snapshot(self) -> list[dict[str, Any]]:
+        """The limit of connections that all workers share, if there is one, as the other limits show theirs."""
+        total = self.limits.max_connections_total
+        if not total:
+            return []
+        refused = self.dispatcher.turned_away
+        return [{"name": "max_connections_total", "rate": 0, "concurrency": total, "current": self._count_all(), "refused": refused}]
 
     @property
     def abuse(self) -> dict[str, int]:

@@ -295,7 +295,7 @@ cdef class StreamFront(Front):
         s.arrived = s.taken = c.loop.polled
         s.route = self.look_up(s.method.encode("utf-8", "surrogateescape"), f.header.strings.get("isn"))
         s.timeout = shorter(0, f.header.ints.get(KEY_RPC_TIMEOUT))
-        error = self.why_not(p, s)
+        error = self.why_not(c, p, s)
         if error is not None:
             return self.refuse(c, s, error)
         p.streams[s.sid] = s
@@ -307,7 +307,7 @@ cdef class StreamFront(Front):
         s.job = requests.job = StreamJob.__new__(StreamJob)
         return self.start(c, s, (requests,))
 
-    def why_not(self, StreamServerProtocol p, ServerStream s not None):
+    def why_not(self, Connection c not None, StreamServerProtocol p, ServerStream s not None):
         """The RpcError to answer a new stream with instead of calling anyone, or None."""
         if p.refuses_at and monotonic() > p.refuses_at:
             return Unavailable("this server is leaving; connect again")
@@ -315,7 +315,7 @@ cdef class StreamFront(Front):
             return ResourceExhausted(f"{p.running + p.waiting} streams are under way on this connection, its limit")
         if s.route is None:
             return self.nobody(s)
-        return self.dispatcher.full(s.route.target, s.route.spec.name)
+        return self.dispatcher.full(c, s.route.target, s.route.spec.name)
 
     def nobody(self, ServerStream s not None):
         """The error for a method that nobody serves. (Kitex never answers.)"""
@@ -431,6 +431,8 @@ cdef class StreamFront(Front):
         strings = dict(GOODBYE) if isinstance(error, Unavailable) else {}
         self.send_end(s, None, False, strings, self.told(s, error))
         self.forget(s)
+        if c.is_surplus:
+            self.turn_away(c)
         if s.route is not None:
             return self.dispatcher.refused(c, s, s.route.spec, (<Target>s.route.target).service, s.sent, error)
         return self.dispatcher.refused(c, s, Unknown(s.method), "", s.sent, error)

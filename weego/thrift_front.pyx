@@ -54,18 +54,24 @@ cdef class ThriftFront(Front):
         cdef Request r = <Request>message
         cdef Target t
         cdef Job job
+        cdef object error
         cdef double timeout
         if r.header is not None and r.header.flags & OUT_OF_ORDER and c.most_busy == 1 and not d.draining:
             c.most_busy = MOST_MULTIPLEXED
         if r.type == HEARTBEAT and r.error is None:
             (<ThriftServerProtocol>c.protocol).beat(r, c.writer())
-            return c.wrote()
+            c.wrote()
+            if c.is_surplus and not d.takes_in(c):
+                self.turn_away(c)
+            return 0
         d.count_request()
         if r.error is not None:
             return self.refuse(c, r, r.error)
         t = <Target>r.route.target
-        if d.max_concurrency and d.inflight >= d.max_concurrency:
-            return self.refuse(c, r, d.full(t, r.method))
+        if c.is_surplus or d.max_concurrency and d.inflight >= d.max_concurrency:
+            error = d.full(c, t, r.method)
+            if error is not None:
+                return self.refuse(c, r, error)
         job = Job.__new__(Job)
         if c.most_busy == 1 and c.context is None:
             c.context = job
@@ -190,7 +196,7 @@ cdef class ThriftFront(Front):
         cdef ThriftServerProtocol protocol = <ThriftServerProtocol>c.protocol
         cdef WriteBuffer out
         cdef Py_ssize_t before, size = 0
-        cdef dict strings = {RESET: "1"} if r.fatal or self.dispatcher.leaves(c) else None
+        cdef dict strings = {RESET: "1"} if r.fatal or c.is_surplus or self.dispatcher.leaves(c) else None
         if not (r.type == ONEWAY or (r.route is not None and r.route.oneway)):
             out = c.writer()
             before = out.n
@@ -202,6 +208,8 @@ cdef class ThriftFront(Front):
             c.wrote()
         if r.fatal:
             c.close_soon()
+        elif c.is_surplus:
+            self.turn_away(c)
         if r.route is not None:
             return self.dispatcher.refused(c, r, r.route.spec, (<Target>r.route.target).service, size, error)
         return self.dispatcher.refused(c, r, Unknown(r.method), "", size, error)

@@ -90,8 +90,13 @@ class Body:
         self._is_leaving = False
         self._given: dict[int, tuple[int, bytes]] = {}
         serving.dispatcher.count_in(
-            worker.row, inflight=scoreboard.INFLIGHT, requests=scoreboard.REQUESTS, errors=scoreboard.ERRORS
+            worker.row,
+            inflight=scoreboard.INFLIGHT,
+            requests=scoreboard.REQUESTS,
+            errors=scoreboard.ERRORS,
+            connections=scoreboard.CONNECTIONS,
         )
+        serving.count_all(lambda: worker.board.total(scoreboard.CONNECTIONS))
 
     def run(self) -> None:
         """Serve; returns when the last connection is gone, or at the deadline of the order to leave."""
@@ -141,13 +146,14 @@ class Body:
             case Adopt(fd, data):
                 os.set_blocking(fd, False)
                 self._serving.take(fd, data)
-                self._count()
             case Adopted(token):
                 fd, _ = self._given.pop(token)
                 os.close(fd)
+                self._serving.dispatcher.given()
                 self._serving.check_done()
             case Refused(token):
                 self._serving.take(*self._given.pop(token))
+                self._serving.dispatcher.given()
             case Drain(deadline, closing):
                 self._leave(deadline)
                 if self._announcer is not None:  # the service stays: another worker goes on announcing it
@@ -231,7 +237,6 @@ class Body:
         self._count()
 
     def _count(self) -> None:
-        self._worker.row[scoreboard.CONNECTIONS] = self._serving.connections
         self._worker.row[scoreboard.ACCEPTED] = self._serving.accepted
         self._worker.row[scoreboard.LOG_DROPPED] = log_files.dropped()
         self._worker.row[scoreboard.REFUSED_CALLS] = self._refused()
@@ -242,7 +247,6 @@ class Body:
 
     def may_accept(self) -> bool:
         """The gate: does this worker have its share of the connections?"""
-        self._worker.row[scoreboard.CONNECTIONS] = self._serving.connections
         return self._worker.may_accept()
 
     # ---- giving connections away -------------------------------------------------------------------------------------
@@ -256,6 +260,7 @@ class Body:
         self._serving.dispatcher.forget(connection)
         if token is None:
             self._serving.take(fd, data)
+            self._serving.dispatcher.given()
             return False
         self._given[token] = (fd, data)
         return True

@@ -79,6 +79,57 @@ def test_a_limit_counts_over_all_workers(tmp_path: Path, workers: int) -> None:
         until(lambda: metric(server, "weego_refused_requests_total") == 60, "the refusals in the metrics")
 
 
+@pytest.mark.parametrize("workers", [1, 4])
+def test_connections_are_counted_over_all_workers(tmp_path: Path, workers: int) -> None:
+    """As many as there may be, through a crash and reloads, whether one worker serves or four."""
+    app = App(tmp_path)
+    conf = {"workers": workers, "server": 'control = "run/weego.sock"', "more": '[admin]\naddress = "tcp://127.0.0.1:0"\n'}
+    wires: list[tuple[Wire, int]] = []  # with who serves them
+
+    def is_let_in(limit: int) -> bool:
+        wire = Wire(server.address)
+        found = wire.call("pid")
+        if found.kind == REPLY:
+            wires.append((wire, found.number))
+            return True
+        assert f"limit max_connections_total, {limit} connections to all workers" in found.error[1]
+        assert wire.rest() == b""
+        wire.socket.close()
+        return False
+
+    with app.serve(limits="max_connections_total = 6", allow=[*KILLED, "no worker is ready"], **conf) as server:
+        assert [is_let_in(6) for _ in range(9)] == [True] * 6 + [False] * 3
+        until(lambda: metric(server, "weego_refused_requests_total") == 3, "the refusals in the metrics")
+        with Process([WEEGO, "ctl", "--socket", str(app.folder / "run/weego.sock"), "limits"]) as process:
+            assert process.wait(30) == 0, process.output
+            assert re.search(r"server +max_connections_total +- +6 +6 +3", process.output), process.output
+        wires.pop()[0].socket.close()
+        until(lambda: is_let_in(6), "the place of one that went")
+        # Those of a worker that is killed count no more.
+        victim = wires[0][1]
+        left = [each for each in wires if each[1] != victim]
+        os.kill(victim, signal.SIGKILL)
+        for wire, pid in wires:
+            if pid == victim:
+                assert wire.rest() == b""
+                wire.socket.close()
+        lost, wires = 6 - len(left), left
+        assert lost > 0
+        server.wait_for("SIGKILL")
+        until(lambda: is_let_in(6), "a place of the dead")
+        assert [is_let_in(6) for _ in range(lost + 2)] == [True] * (lost - 1) + [False] * 3
+        # New workers take the connections over, and count them.
+        server.reload_ok()
+        assert [is_let_in(6) for _ in range(2)] == [False] * 2
+        app.write_conf(limits="max_connections_total = 8", **conf)
+        server.reload_ok()
+        until(lambda: is_let_in(8), "the new limit")
+        assert [is_let_in(8) for _ in range(3)] == [True, False, False]
+        for wire, _ in wires:
+            assert wire.call("pid").kind == REPLY
+            wire.socket.close()
+
+
 def test_ctl_shows_what_the_workers_know(tmp_path: Path) -> None:
     """A server whose workers call another one: two processes, one table."""
     other = App(tmp_path / "other")

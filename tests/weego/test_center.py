@@ -68,7 +68,7 @@ def test_values_over_the_file() -> None:
     assert fresh.client["other"].retries == 0
     assert [each.name for each in fresh.governance.limit] == ["own", "qps_limit"]
     assert fresh.governance.shed
-    assert fresh.limits.max_connections == 5
+    assert fresh.limits.max_connections_total == 9
     # What a key said goes with it; what the file says now is under the rest.
     center.take({"weego": b'{"client": {"stock": {"zone": "north"}}}'})
     center.rebase(whole(client={"stock": {"timeout": "3s"}}))

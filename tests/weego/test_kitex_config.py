@@ -71,9 +71,9 @@ def test_the_examples(category: str) -> None:
 
 
 def test_limits() -> None:
-    found = limit_tables(b'{"connection_limit": 100, "qps_limit": 2000}', 3)
-    assert found == {"governance": {"limit": [{"name": "qps_limit", "rate": 2000}]}, "limits": {"max_connections": 34}}
-    assert limit_tables(b"{}", 3) == {}
+    found = limit_tables(b'{"connection_limit": 100, "qps_limit": 2000}')
+    assert found == {"governance": {"limit": [{"name": "qps_limit", "rate": 2000}]}, "limits": {"max_connections_total": 100}}
+    assert limit_tables(b"{}") == {}
 
 
 @pytest.mark.parametrize(
