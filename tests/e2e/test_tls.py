@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import signal
+import ssl
 import subprocess
 import sys
 import time
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.wire import DOUBLE, STRING, Wire, call, told
+from tests.e2e.wire import DOUBLE, REPLY, STRING, Closed, Wire, call, told
 from tests.support.certs import Certificates
 from tests.support.service import MASTER, App, until
 
@@ -62,6 +63,58 @@ def test_new_certificates_and_old_connections(app: App, certs: Certificates) -> 
                 assert renewed.tell()[0] == 2
             until(lambda: first[1] not in server.remember(), "the old worker to go")
             server.allow.append("no certificate and key")
+
+
+GOVERNANCE = """
+[[governance.limit]]
+name = "partners"
+certificate = "partner-*"
+each_caller = true
+rate = 0.001
+burst = 3
+method = "echo"
+
+[[governance.rule]]
+allow = false
+certificates = ["partner-south"]
+methods = ["tell"]
+
+[[governance.rule]]
+allow = true
+certificates = ["partner-*", "house"]
+"""
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_limits_and_rules_go_by_the_certificate_a_client_proves(app: App, certs: Certificates, workers: int) -> None:
+    for name in ("partner-north", "partner-south", "house", "nobody"):
+        certs.introduce(name, name)
+    conf = secured(certs.path("server"), client_ca=certs.path("ca"))
+    conf["more"] += GOVERNANCE + '[governance]\ndefault = "deny"\n'
+    with app.serve(workers=workers, allow=["TLS handshake with .* failed: the peer's certificate is not to be trusted"], **conf) as server:
+
+        def ask(name: str, method: str, times: int) -> list[str]:
+            """What came of so many calls, on connections of their own."""
+            found = []
+            for _ in range(times):
+                with SecureWire(server.address, certs, cert=name) as wire:
+                    answer = wire.call(method, (1, STRING, "x"))
+                    found.append("ok" if answer.kind == REPLY else answer.error[1])
+            return found
+
+        limited = "RESOURCE_EXHAUSTED: Probe.echo: limit partners for {}, 0.001 calls a second; try another instance or later"
+        # What one partner has used up is none of the other's business, and who is no partner has no such limit.
+        assert ask("partner-north", "echo", 5) == ["ok"] * 3 + [limited.format("partner-north")] * 2
+        assert ask("partner-south", "echo", 4) == ["ok"] * 3 + [limited.format("partner-south")]
+        assert ask("house", "echo", 6) == ["ok"] * 6
+        assert ask("partner-north", "tell", 1) == ["ok"]
+        (denied,) = ask("partner-south", "tell", 1)
+        assert denied.startswith("PERMISSION_DENIED: a caller without a name (certificate: partner-south, ")
+        assert denied.endswith("may not call Probe.tell: an access rule denies it")
+        assert "certificate: nobody, " in ask("nobody", "echo", 1)[0]
+        # Without a certificate of the authority there is no call at all.
+        with pytest.raises((ssl.SSLError, Closed, OSError)):
+            ask("stranger", "echo", 1)
 
 
 def test_new_certificates_beside_a_change_that_workers_could_follow(app: App, certs: Certificates) -> None:

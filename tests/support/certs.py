@@ -24,8 +24,7 @@ class Certificates:
         self.issue("server", "localhost", "127.0.0.1")
         self.issue("other", "localhost", "127.0.0.1", "other.example")
         self.issue("wild", "*.example.com")
-        client = self.authority.issue_cert("shop@example.com", common_name=CLIENT, organization_name="Example, Inc.")
-        client.private_key_and_cert_chain_pem.write_to_path(str(folder / "client.pem"))
+        self.introduce("client", CLIENT)
         stranger = trustme.CA()
         stranger.cert_pem.write_to_path(str(folder / "stranger-ca.pem"))
         stranger.issue_cert("localhost", "127.0.0.1").private_key_and_cert_chain_pem.write_to_path(str(folder / "stranger.pem"))
@@ -36,6 +35,11 @@ class Certificates:
         made.private_key_and_cert_chain_pem.write_to_path(self.path(name))
         made.private_key_pem.write_to_path(str(self.folder / f"{name}.key"))
         (self.folder / f"{name}.crt").write_bytes(b"".join(each.bytes() for each in made.cert_chain_pems))
+
+    def introduce(self, name: str, caller: str) -> None:
+        """A client's certificate, which says that it is `caller`."""
+        made = self.authority.issue_cert(f"{caller}@example.com", common_name=caller, organization_name="Example, Inc.")
+        made.private_key_and_cert_chain_pem.write_to_path(self.path(name))
 
     def path(self, name: str) -> str:
         """Of ``name.pem``."""
