@@ -166,11 +166,15 @@ cdef class Trying(Step):
                 return result
 
 
+cdef bint is_stream(object spec) except -1:
+    return spec.server_streaming or spec.client_streaming
+
+
 cdef class Attempt(Step):
     """One attempt of any method: pick, instance breaker, attempt timeout, observation, connection.
 
     `recv_timeout` and `send_timeout` are those of a stream's messages. `carry(call, address, args)` is the connection's part; `make_breaker(address)` makes the breaker of an instance, and `breakers` keeps them (None:
-    there are none); `timeout` is in seconds, 0: as long as the call may take.
+    there are none); `timeout` is in seconds, 0: as long as the call may take. It is not for streams, which may go on for days.
     """
 
     def __init__(
@@ -216,7 +220,7 @@ cdef class Attempt(Step):
         limit = call.deadline_at
         if limit and started >= limit:
             raise DeadlineExceeded(f"{call.service}.{call.spec.name}: the deadline passed before the call was sent")
-        if self.timeout and (not limit or started + self.timeout < limit):
+        if self.timeout and (not limit or started + self.timeout < limit) and not is_stream(call.spec):
             call.deadline_at = started + self.timeout
         call.recv_timeout = self.recv_timeout
         call.send_timeout = self.send_timeout

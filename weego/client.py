@@ -69,7 +69,7 @@ class Client:
     to an address; else a call has a connection to itself, and at most `max_idle` connections to one address and `max_idle_total` in all wait for the
     next call, for `idle_timeout` seconds; `min_idle` to an address stay for as long as they live. With `heartbeat`, the peer of a connection that was silent for so many
     seconds (0: never) is asked whether it is there, on TTHeader by a message and else by TCP's keepalive, so that one that has vanished is known before a call
-    meets it. With `max_active` no more than that are in use to one address: `max_waiting` further calls wait, for `wait_timeout` seconds or (0) until their
+    meets it. With `max_active`, where a call has its connection to itself, no more than that are in use to one address: `max_waiting` further calls wait, for `wait_timeout` seconds or (0) until their
     deadline, and get ResourceExhausted.
 
     Protobuf services are called by gRPC. There `compression` (gzip, deflate, zstd) is that of the requests; with `wait_for_ready` a call waits
@@ -137,6 +137,12 @@ class Client:
             pool = settings.pool or pool
             target, policy, caller, framing = _configured(settings, policy, caller, framing, limits)
         name, make = choose(self.__spec__, framing, protocol, payload)
+        if limits["max_active"] and (name == "grpc" or pool == "shared"):
+            raise UsageError(
+                f"{type(self).__name__}: max_active = {limits['max_active']} bounds connections that carry a call each, and here each carries many; "
+                'for the calls there is "concurrency" of [client.…] or a LimitRule, for the connections '
+                + ("max_idle" if name == "grpc" else "shared_connections")
+            )
         limits["heartbeat"] = _heartbeat(limits["heartbeat"], name)
         resolver = _resolver(target)
         self._addresses: dict[str, Address] = {} if resolver is not None else _addresses(target)

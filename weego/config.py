@@ -360,7 +360,7 @@ class Client(Table, frozen=True):
         "How calls are framed; absent: the usual way for the service.",
     ] = None
     timeout: Annotated[Duration | None, "Of a call with all its attempts; absent: none.", Between(0.001, DAY)] = None
-    attempt_timeout: Annotated[Duration, "Of one attempt; 0: as long as the call may take.", Between(0, DAY)] = Duration(0)
+    attempt_timeout: Annotated[Duration, "Of one attempt, not of streams; 0: as long as the call may take.", Between(0, DAY)] = Duration(0)
     recv_timeout: Annotated[Duration, "Of a stream: how long to wait for one message; 0: until its deadline.", Between(0, DAY)] = Duration(0)
     send_timeout: Annotated[Duration, "Of a stream: how long to wait for room to send one; 0: until its deadline.", Between(0, DAY)] = Duration(0)
     connect_timeout: Annotated[Duration, "Of making a connection.", Between(0.001, 3600)] = Duration(1)
@@ -369,7 +369,7 @@ class Client(Table, frozen=True):
     idle_timeout: Annotated[Duration, "How long they are kept.", Between(0.1, DAY)] = Duration(60)
     heartbeat: Annotated[Duration, "Ask the peer of one that was silent for so long whether it is there; 0: never.", Between(0, DAY)] = Duration(0)
     min_idle: Annotated[int, "So many of an instance are kept for longer than that.", Between(0, 100_000)] = 0
-    max_active: Annotated[int, "Connections in use to an instance at one time; more calls wait. 0: any.", Between(0, 1_000_000)] = 0
+    max_active: Annotated[int, "Connections in use to an instance at one time; more calls wait; where one carries one call. 0: any.", Between(0, 1_000_000)] = 0
     max_waiting: Annotated[int, "Calls that may wait for one.", Between(0, 10_000_000)] = 1024
     wait_timeout: Annotated[Duration, "How long; 0: until the call's deadline.", Between(0, DAY)] = Duration(0)
     warm_up: Annotated[int, "Connections made to each instance before a worker takes calls.", Between(0, 1000)] = 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -136,6 +137,22 @@ def test_the_time_for_a_message(t: Any, decorate: Decorator, kind: str) -> None:
                 stream.recv_timeout = 20.0
                 stream.send(talk.ask())
                 next(stream)
+
+    run()
+
+
+@BOTH
+@KINDS
+def test_the_time_of_an_attempt_is_not_that_of_a_stream(t: Any, decorate: Decorator, kind: str) -> None:
+    @decorate
+    def run() -> None:
+        with talking(kind, t, attempt_timeout=0.05) as talk, talk.open() as stream:
+            for _ in range(2):
+                stream.send(talk.ask())
+                next(stream)
+                time.sleep(0.1)
+            stream.close_send()
+            assert list(stream) == []
 
     run()
 

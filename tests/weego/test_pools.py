@@ -10,13 +10,19 @@ import gevent.event
 import pytest
 
 import weego
-from codec.errors import ResourceExhausted
+from codec.errors import ResourceExhausted, UsageError
 from governance.instance import Instance
 from tests.support.echo_stub import Echo, EchoClient, Request, Response
+from tests.support.grpc_echo import EchoService as GrpcEcho
 from tests.support.net import Peer, echo_forever, served, wait_until, with_hub, without_hub
 from weego import config, settings
 from weego.client import warm_up_configured
 from weego.governed_config import client_settings
+
+
+class GrpcClient(weego.Client):
+    __spec__ = GrpcEcho.__spec__
+
 
 BOTH = pytest.mark.parametrize("decorate", [with_hub, without_hub])
 
@@ -159,6 +165,18 @@ def test_connections_to_who_is_gone_are_closed(decorate: Any) -> None:
                 assert client.statistics()[0].dropped == 2
 
     run()
+
+
+@pytest.mark.parametrize(
+    ("make", "instead"),
+    [
+        (lambda: EchoClient("tcp://127.0.0.1:1", max_active=2, pool="shared", framing="ttheader"), "for the connections shared_connections"),
+        (lambda: GrpcClient("tcp://127.0.0.1:1", max_active=2), "for the connections max_idle"),
+    ],
+)
+def test_connections_of_many_calls_have_no_such_bound(make: Any, instead: str) -> None:
+    with pytest.raises(UsageError, match='Client: max_active = 2 bounds connections that carry a call each, .* "concurrency" .*' + instead):
+        make()
 
 
 @with_hub
