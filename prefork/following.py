@@ -95,7 +95,6 @@ def commit(master: Master, incoming: Generation, changes: Sequence[Change]) -> N
     current = master.current
     assert current is not None
     master.loaders.release(incoming)
-    size_before = current.settings.workers
     current.settings = incoming.settings
     current.doors, incoming.doors, incoming.listeners = incoming.doors, {}, []
     master.incoming = None
@@ -109,5 +108,5 @@ def commit(master: Master, incoming: Generation, changes: Sequence[Change]) -> N
         current.number,
         ", ".join(f"{change.what} = {change.after}" for change in changes) or "nothing has changed",
     )
-    if current.settings.workers != size_before:
+    if current.settings.workers != current.size:  # by another config, or by whoever asked for more or fewer until the next reload
         master.crew.resize(current, current.settings.workers - current.size, "reload")

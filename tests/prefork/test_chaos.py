@@ -6,6 +6,7 @@ import random
 import signal
 import time
 
+import psutil
 import pytest
 
 from tests.prefork.harness import Server, until
@@ -28,6 +29,15 @@ ACTIONS = ("hup", "hup", "burst", "kill", "kill", "term", "stop", "bad", "good",
 def good(server):
     server.conf = {"listen": ["tcp://127.0.0.1:0"], "workers": 2, "graceful_timeout": 2, "boot_timeout": 3}
     server.configure()
+
+
+def states(server):
+    """Who is there, and in which state."""
+    found = {}
+    for pid, title in server.children().items():
+        with contextlib.suppress(psutil.Error):
+            found[pid] = title, psutil.Process(pid).status()
+    return found
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
@@ -69,7 +79,10 @@ def test_chaos(tmp_path, seed):
         done = s.log.count("reload done")
         while s.log.count("reload done") == done:  # one under way may still have the bad config
             s.reload()
-        until(lambda: len(s.children()) == 3 and len(s.workers()) == 2, "two workers and a loader")
+        try:
+            until(lambda: len(s.children()) == 3 and len(s.workers()) == 2, "two workers and a loader")
+        except AssertionError as error:
+            raise AssertionError(f"{error}: {states(s)}") from None
         with s.connect() as client:
             assert client.call(b"well") == b"well"
         until(lambda: len(descriptors(s.process.pid)) == quiet, "as many descriptors as in the beginning")

@@ -148,6 +148,17 @@ def test_the_masters_own_affairs_are_hot(server):
         assert s.workers() < before
 
 
+def test_more_workers_than_configured_are_there_until_the_next_reload(server):
+    with server(workers=2) as s:
+        for signum, count in ((signal.SIGTTIN, 3), (signal.SIGTTOU, 1)):
+            s.signal(signum)
+            until(lambda count=count: len(s.workers()) == count, "one more, or one less")
+            s.configure(config=config(calls=count))
+            s.reload()
+            until(lambda: len(s.workers()) == 2, "the config's number again")
+        assert s.log.count("without new workers, generation 1 goes on: limits.calls") == 2
+
+
 def test_full_means_new_workers(server):
     with server() as s:
         before = s.workers()
