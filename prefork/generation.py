@@ -128,6 +128,8 @@ class Generation:
         self.loader: LoaderProcess | None = None
         self.reviving: LoaderProcess | None = None
         """A second loader, meant to replace one that died."""
+        self.revival: Timer | None = None
+        """When that one is to start, if it must wait."""
         self.loader_backoff = Backoff()
         self.settings: Settings
         self.listeners: list[Listener] = []

@@ -181,9 +181,8 @@ class Loaders:
         elif generation is self._master.incoming:
             self._master.reloads.give_up(generation, line, code)
         elif generation is self._master.current:
-            delay = generation.loader_backoff.died(loader.uptime)
+            delay = self._plan_revival(generation, loader.uptime)
             log.warning("generation %d: %s; a new one in %.1f s, workers go on", generation.number, line, delay)
-            self._master.loop.after(delay, lambda: self.revive(generation))
         self._master.end_if_alone()
 
     def _lives_all_the_same(self, worker: WorkerProcess) -> bool:
@@ -198,8 +197,25 @@ class Loaders:
             return False
         return True
 
+    def replace_lost(self) -> None:
+        """See to it that the current generation, whose loader died and could not be replaced, does not stay without one: nobody would replace its workers."""
+        generation = self._master.current
+        if generation is None or generation.loader or generation.reviving or generation.revival is not None:
+            return
+        delay = self._plan_revival(generation, 0.0)
+        log.warning("generation %d has no loader; a new one in %.1f s, workers go on", generation.number, delay)
+
+    def _plan_revival(self, generation: Generation, uptime: float) -> float:
+        """A loader in a while, for the last one was there for ``uptime`` seconds; the seconds until then."""
+        delay = generation.loader_backoff.died(uptime)
+        if generation.revival is not None:
+            generation.revival.cancel()
+        generation.revival = self._master.loop.after(delay, lambda: self.revive(generation))
+        return delay
+
     def revive(self, generation: Generation) -> None:
         """The current generation has no loader."""
+        generation.revival = None
         if (
             generation is not self._master.current
             or self._master.is_stopping
@@ -211,4 +227,4 @@ class Loaders:
             generation.reviving = self.start(generation)
         except OSError as error:
             log.warning("no process for a loader: %s", error.strerror)
-            self._master.loop.after(MAX_DELAY, lambda: self.revive(generation))
+            generation.revival = self._master.loop.after(MAX_DELAY, lambda: self.revive(generation))

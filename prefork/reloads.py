@@ -181,6 +181,7 @@ class Reloads:
             self._master.crew.resize(self._master.current, by, "asked for during the last reload")
         if self.is_wanted:
             self._start("asked for during the last reload")
+        self._master.loaders.replace_lost()  # its successor may have waited for this reload, for the config had changed
 
     def on_settings(self, generation: Generation, settings: Settings, places: list[Any]) -> None:
         """The incoming generation's loader is done: bind, and have workers forked."""

@@ -102,6 +102,23 @@ def test_a_loader_that_is_stopped_is_replaced(tmp_path):
         assert loader not in s.children()
 
 
+def test_a_loader_whose_successor_meets_a_reload_that_fails(tmp_path):
+    """The successor has read the config of that reload, and so may not join the generation that goes on; another one must."""
+    with Server(tmp_path) as s:
+        before, (loader,) = dict(s.conf), s.children("loader")
+        s.configure(boot="hang", boot_timeout=2.0, sleep_load=0.5)
+        s.signal(signal.SIGHUP)
+        s.wait_log("generation 2 loads")
+        os.kill(loader, signal.SIGKILL)
+        s.wait_log("generation 2 loaded")
+        s.wait_log("reload failed, generation 1 goes on")
+        s.conf = before
+        s.configure()
+        killed = min(s.workers())
+        os.kill(killed, signal.SIGKILL)
+        until(lambda: len(s.workers() - {killed}) == 2, "a new worker")
+
+
 def test_a_loader_killed_with_forks_under_way(tmp_path):
     """Found by chaos: the replacement of a worker lost with its loader was ordered from the same dead loader."""
     with Server(tmp_path, workers=3) as s:

@@ -159,6 +159,20 @@ def test_more_workers_than_configured_are_there_until_the_next_reload(server):
         assert s.log.count("without new workers, generation 1 goes on: limits.calls") == 2
 
 
+def test_a_loader_that_dies_after_the_config_has_changed_is_replaced_by_another(server):
+    """Its successor has read another config and so is none; the reload for that needs no new workers, and its own loader has nothing to do."""
+    with server(workers=2) as s:
+        s.configure(config=config(calls=20))
+        (loader,) = s.children("loader")
+        os.kill(loader, signal.SIGKILL)
+        s.wait_log("the loader died and the configuration has changed since: reloading")
+        s.wait_log("reload done in")
+        s.wait_log("takes over, generation 1")
+        before = s.workers()
+        os.kill(min(before), signal.SIGKILL)
+        until(lambda: len(s.workers()) == 2 and s.workers() != before, "a new worker")
+
+
 def test_full_means_new_workers(server):
     with server() as s:
         before = s.workers()
