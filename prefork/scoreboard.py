@@ -5,7 +5,8 @@ workers. A worker keeps its row for life; a slot has two rows while an old worke
 
 Rules
  1. A row has one writer at a time: the master while the row is free or its worker is dead, else that worker. Header and
-    retired row are the master's. Nobody locks; an aligned 8-byte store is seen whole.
+    retired row are the master's, but for H_SPEAKER, the worker that speaks for all, which workers change by
+    compare-and-swap. Nobody locks; an aligned 8-byte store is seen whole.
  2. Gauges fall back to zero with their worker. Counters are added to the retired row by the master, once the worker has
     been waited for, so totals never go backwards. A reader that meets this move looks again (SEQ is odd during it).
  3. Times are CLOCK_MONOTONIC nanoseconds, which is one clock for all processes of a machine.
@@ -28,7 +29,7 @@ ROW_CELLS = 64
 FIRST_ROW = 2
 
 # Header cells.
-H_MAGIC, H_LAYOUT, H_CAPACITY, H_HIGH, H_GENERATION, H_SEQ, H_MASTER_PID = range(7)
+H_MAGIC, H_LAYOUT, H_CAPACITY, H_HIGH, H_GENERATION, H_SEQ, H_MASTER_PID, H_SPEAKER = range(8)
 MAGIC = 0x7765_6567_6F42  # "weegoB"
 LAYOUT = 2
 

@@ -1,7 +1,7 @@
 """Tells the registry that this service is there: once for all workers, when it is ready, and takes it back first when it stops.
 
-Which worker speaks is not decided by anybody: it is the ready one with the lowest row of the scoreboard. When it leaves or dies the next one goes on
-within a second, and the registry, which hears the same words, sees no change. A reload is no change either.
+Which worker speaks is not decided by anybody: a ready one takes the word, a cell of the scoreboard that only one of them can have, and keeps it. When
+it leaves, hangs or dies the next one goes on within a second, and the registry, which hears the same words, sees no change. A reload is no change either.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from typing import Any, Final
 
 import gevent
 
+from governance.cells import Cells
 from governance.discovery import Registration, Registry
 from poller.clock import monotonic
 from prefork import scoreboard
 from prefork.scoreboard import STALE_BEAT_NS, Scoreboard
 
-__all__ = ["Announcer", "address_of", "do_others_speak", "is_speaker", "wait_for_silence"]
+__all__ = ["Announcer", "Word", "address_of", "wait_for_silence"]
 
 log = logging.getLogger("weego.governance")
 
@@ -37,13 +38,15 @@ WITHDRAWAL: Final = 2.0
 GRACE: Final = 0.5
 # A stale beat is many times longer for this than for the gate: a long garbage collection must not move the word.
 PATIENCE: Final = 20
+# Of the cell that says who speaks: the row is below, the pid above. Boards have fewer rows than that.
+ROW_BITS: Final = 20
 
 
 class Announcer:
     """Keeps `registration` in `registry` while `speaks()` says that this process is the one to do it.
 
     `told(on)` hears when it has said that the instance is there, or begun to, and when that is taken back or left to another; `others()` says whether
-    another process has.
+    another process goes on with it.
     """
 
     def __init__(
@@ -75,7 +78,7 @@ class Announcer:
             if not self._speaks():
                 self._due = 0.0
                 if self._is_announced and self._others():
-                    self._note(False)  # theirs to take back; until they have begun, a stop would leave what this one said
+                    self._note(False)  # theirs to take back; as long as nobody has it, a stop would leave what this one said
             elif monotonic() >= self._due:
                 self._register()
             gevent.sleep(LOOK)
@@ -128,26 +131,47 @@ class Announcer:
             self._told(on)
 
 
-def is_speaker(board: Scoreboard, index: int) -> bool:
-    """Is the worker of that row the first of those that are ready?"""
-    cells = board.cells
-    generation = board.generation
-    now = time.monotonic_ns()
-    for row in board.rows():
-        start = (scoreboard.FIRST_ROW + row) * scoreboard.ROW_CELLS
-        if (
-            cells[start + scoreboard.STATE] == scoreboard.READY
-            and cells[start + scoreboard.GENERATION] == generation
-            and now - cells[start + scoreboard.BEAT_NS] < STALE_BEAT_NS * PATIENCE
-        ):
-            return row == index
-    return False
+class Word:
+    """Who speaks for the service: one of the workers on `board`, of which this process is that of row `index`.
 
+    It is a cell that names its owner. It changes hands by compare-and-swap, and only from nobody or from a worker that has no more to say, so two workers
+    that are ready at the same moment do not both have it, and whoever comes later, in whatever row, finds it taken.
+    """
 
-def do_others_speak(board: Scoreboard, index: int) -> bool:
-    """Has a worker of another row the service announced, or begun to?"""
-    cells = board.cells
-    return any(row != index and cells[(scoreboard.FIRST_ROW + row) * scoreboard.ROW_CELLS + scoreboard.SPEAKS] for row in board.rows())
+    def __init__(self, board: Scoreboard, index: int) -> None:
+        self._board = board
+        self._index = index
+        self._own = self._name(index)
+        self._cell = Cells(board.cells, scoreboard.H_SPEAKER, 1)
+
+    def is_ours(self) -> bool:
+        """May this process speak? It takes the word if nobody has it."""
+        if not self._may_speak(self._index):
+            return False
+        owner = self._cell.load(0)
+        return bool(owner == self._own or (not self._is_held_by(owner) and self._cell.swap(0, owner, self._own)))
+
+    def is_theirs(self) -> bool:
+        """Has another process taken it?"""
+        return bool(self._cell.load(0) != self._own)
+
+    def _is_held_by(self, owner: int) -> bool:
+        """Is the owner there, and either one that may speak or one that has not taken back or left to others what it said?"""
+        row = (owner & (1 << ROW_BITS) - 1) - 1
+        if row < 0 or self._name(row) != owner:
+            return False
+        return self._is_alive(row) and (self._may_speak(row) or bool(self._board.row(row)[scoreboard.SPEAKS]))
+
+    def _may_speak(self, row: int) -> bool:
+        cells = self._board.row(row)
+        return bool(cells[scoreboard.STATE] == scoreboard.READY and cells[scoreboard.GENERATION] == self._board.generation and self._is_alive(row))
+
+    def _is_alive(self, row: int) -> bool:
+        return bool(time.monotonic_ns() - self._board.row(row)[scoreboard.BEAT_NS] < STALE_BEAT_NS * PATIENCE)
+
+    def _name(self, row: int) -> int:
+        """What the cell holds while the worker of that row has the word: its pid as well, for rows are used again."""
+        return int(self._board.row(row)[scoreboard.PID]) << ROW_BITS | row + 1
 
 
 def wait_for_silence(board: Scoreboard) -> None:

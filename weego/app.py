@@ -173,7 +173,7 @@ class App:
         from governance.discovery import Registration
         from governance.instance import Instance
         from prefork import scoreboard
-        from weego.announce import Announcer, address_of, do_others_speak, is_speaker
+        from weego.announce import Announcer, Word, address_of
         from weego.discovery import registry_of
 
         try:  # all workers say the same, or the registry would see changes
@@ -182,12 +182,13 @@ class App:
             started = 0.0
         address = registry.announce or address_of(worker.listeners[0])
         instance = Instance(address, registry.weight, registry.zone, dict(registry.tags), round(started, 2))
+        word = Word(worker.board, worker.index)
         return Announcer(
             registry_of(registry.url),
             Registration(config.server.name, instance, float(registry.ttl)),
-            lambda: is_speaker(worker.board, worker.index),
+            word.is_ours,
             lambda on: worker.row.__setitem__(scoreboard.SPEAKS, int(on)),
-            lambda: do_others_speak(worker.board, worker.index),
+            word.is_theirs,
         )
 
     def after_fork(self) -> None:
