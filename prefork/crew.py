@@ -92,8 +92,9 @@ class Crew:
             generation.respawns[slot] = self._master.loop.after(delay, lambda: self.spawn(generation, slot))
 
     def fill(self, generation: Generation) -> None:
-        """Order a worker for each empty slot, the lowest first."""
-        for slot in range(MAX_WORKERS):
+        """Order a worker for each empty slot: first for those whose last worker waits for it to leave, then the lowest."""
+        waiting = sorted(self.replaces) if generation is self._master.current else []
+        for slot in (*waiting, *range(MAX_WORKERS)):
             if len(generation.workers) + len(generation.respawns) >= generation.size or generation.loader is None:
                 return
             if slot not in generation.workers and slot not in generation.respawns:
@@ -113,7 +114,7 @@ class Crew:
         if size > before:
             self.fill(generation)
             return
-        taken = {*generation.workers, *generation.respawns}
+        taken = {*generation.workers, *generation.respawns, *self.replaces}
         for slot in sorted(taken, reverse=True)[
             : max(0, len(taken) - size)
         ]:  # fewer where the loader is being replaced

@@ -119,6 +119,28 @@ def test_a_loader_whose_successor_meets_a_reload_that_fails(tmp_path):
         until(lambda: len(s.workers() - {killed}) == 2, "a new worker")
 
 
+@pytest.mark.parametrize("killed", [None, 1])
+def test_who_waits_for_a_replacement_that_is_not_wanted_any_more(tmp_path, killed):
+    """Without a loader there are no replacements; when there is one again, fewer workers are wanted."""
+    with Server(tmp_path, workers=3) as s:
+        by_slot = {int(title.split()[2]): pid for pid, title in s.children("worker").items()}
+        before = dict(s.conf)
+        s.configure(code="no_such")
+        os.kill(*s.children("loader"), signal.SIGKILL)
+        s.wait_log("a new one in 0.1 s")
+        os.kill(by_slot[2], signal.SIGTERM)
+        s.wait_log("worker 2 gen 1 (pid %d) wants to leave" % by_slot[2])
+        if killed is not None:
+            os.kill(by_slot[killed], signal.SIGKILL)
+            s.wait_log("was killed by SIGKILL", 2)
+        s.signal(signal.SIGTTOU)
+        s.wait_log("SIGTTOU: 2 workers instead of 3")
+        s.conf = before
+        s.configure()
+        s.wait_log("takes over, generation 1")
+        until(lambda: len(s.workers()) == 2 and by_slot[2] not in s.workers(), "two workers, and not the one that wants to leave")
+
+
 def test_a_loader_killed_with_forks_under_way(tmp_path):
     """Found by chaos: the replacement of a worker lost with its loader was ordered from the same dead loader."""
     with Server(tmp_path, workers=3) as s:
