@@ -25,7 +25,7 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 from codec.errors import UsageError
 from weego import config as configuration
 from weego.kitex_config import CLIENT_CATEGORIES, LIMIT, client_table, limit_tables
-from weego.tasks import hub_of_this_thread
+from weego.tasks import hub_of_this_thread, see_end
 
 __all__ = ["Center", "Source", "register_source", "source_of"]
 
@@ -207,9 +207,11 @@ class Center(Generic[_Whole]):
     def stop(self) -> None:
         """Watch no longer; what is in force stays."""
         self._has_ended.set()
-        if self._runner is not None and not isinstance(self._runner, threading.Thread):
-            self._runner.kill(block=False)
+        greenlets = [] if self._runner is None or isinstance(self._runner, threading.Thread) else [self._runner]
+        for each in greenlets:
+            each.kill(block=False)
         self._source.close()
+        see_end(greenlets)
 
     # ---- the cache ---------------------------------------------------------------------------------------------------
 

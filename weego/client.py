@@ -325,11 +325,13 @@ class Client:
         """Close all connections. Calls under way in other threads or greenlets finish."""
         self._is_closed = True
         _clients.discard(self)
-        if self._governed is not None:
-            self._governed.close()
-        transports, self._transports = self._transports, {}
-        for transport in transports.values():
-            transport.close()
+        try:
+            if self._governed is not None:
+                self._governed.close()  # waits a little, and so may be interrupted
+        finally:
+            transports, self._transports = self._transports, {}
+            for transport in transports.values():
+                transport.close()
 
     def __enter__(self) -> Self:
         return self

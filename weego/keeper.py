@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from governance.discovery import Directory, Watching
 from poller.clock import monotonic
-from weego.tasks import hub_of_this_thread
+from weego.tasks import hub_of_this_thread, see_end
 
 __all__ = ["forget", "is_overdue", "keep"]
 
@@ -208,9 +208,15 @@ def _run() -> None:
 
 
 def forget(directory: Directory) -> None:
-    """Its user is done with it, and with its resolver."""
+    """Its user is done with it, and with its resolver. Greenlets that worked for it have ended afterwards, and closed what they had open, where that can be
+    waited for: their hub may be about to be destroyed, and who is in the middle of connecting then never comes to an end.
+    """
     with _lock:
         _kept.pop(directory, None)
+    workers = [each for each in (_refreshed.pop(directory, None), _watched.pop(directory, None)) if each is not None]
+    greenlets = [each for each in workers if not isinstance(each, threading.Thread)]
+    for each in greenlets:
+        _kill(each)
     known = _ends.pop(directory, None)
     if known is None:
         _close(directory.resolver)
@@ -218,6 +224,12 @@ def forget(directory: Directory) -> None:
         finalizer, end = known
         finalizer.detach()
         end()
+    see_end(greenlets)
+
+
+def _kill(greenlet: Any) -> None:
+    if _is_at_work(greenlet):
+        _in_hub(greenlet.parent, lambda: greenlet.kill(block=False))
 
 
 def _after_fork() -> None:

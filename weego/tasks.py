@@ -5,12 +5,16 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Final
 
 from governance.retry import Task, Tasks
 
-__all__ = ["hub_of_this_thread", "sleep", "tasks"]
+__all__ = ["hub_of_this_thread", "see_end", "sleep", "tasks"]
+
+
+# Seconds. A greenlet that is killed ends at its next turn, unless it catches that.
+ENDING: Final = 1.0
 
 
 def hub_of_this_thread() -> Any:
@@ -27,6 +31,17 @@ def tasks() -> Tasks:
 def sleep(seconds: float) -> None:
     """Wait; other greenlets go on meanwhile."""
     tasks().sleep(seconds)
+
+
+def see_end(greenlets: Sequence[Any]) -> None:
+    """Wait until greenlets that were killed have ended, if they are of this thread's hub, and neither that nor one of them is what runs."""
+    if greenlets:
+        import gevent
+
+        hub, current = hub_of_this_thread(), gevent.getcurrent()
+        mine = [each for each in greenlets if each.parent is hub]
+        if mine and current is not hub and current not in mine:
+            gevent.joinall(mine, timeout=ENDING)
 
 
 class _Outcome:

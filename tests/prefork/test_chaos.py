@@ -129,7 +129,7 @@ def test_who_waits_for_a_replacement_that_is_not_wanted_any_more(tmp_path, kille
         os.kill(*s.children("loader"), signal.SIGKILL)
         s.wait_log("a new one in 0.1 s")
         os.kill(by_slot[2], signal.SIGTERM)
-        s.wait_log("worker 2 gen 1 (pid %d) wants to leave" % by_slot[2])
+        s.wait_log(f"worker 2 gen 1 (pid {by_slot[2]}) wants to leave")
         if killed is not None:
             os.kill(by_slot[killed], signal.SIGKILL)
             s.wait_log("was killed by SIGKILL", 2)

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import threading
@@ -36,6 +37,15 @@ def children(pid: int | None = None) -> set[int]:
     return {child.pid for child in psutil.Process(pid).children(recursive=True)}
 
 
+def _ends(fd: int) -> str:
+    """Of a socket: its addresses and its state, which say whose it is."""
+    with contextlib.suppress(psutil.Error):
+        for each in psutil.Process().net_connections("all"):
+            if each.fd == fd:
+                return f"{each.laddr} {each.raddr} {each.status}"
+    return ""
+
+
 @contextmanager
 def no_leaks() -> Iterator[None]:
     """Fails when the block leaves open descriptors, threads or child processes behind in this process."""
@@ -53,5 +63,6 @@ def no_leaks() -> Iterator[None]:
         if not any(left.values()):
             return
         if time.monotonic() > deadline:
+            left["descriptors"] = {fd: " ".join((what, _ends(fd))).strip() for fd, what in left["descriptors"].items()}
             raise AssertionError(f"left behind: {({kind: what for kind, what in left.items() if what})}")
         time.sleep(0.05)

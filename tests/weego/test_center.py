@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import gevent
 import pytest
 
 from codec.errors import ResourceExhausted, UsageError
@@ -144,6 +145,25 @@ def test_a_cache_for_starts_while_it_is_away(tmp_path: Path, caplog: pytest.LogC
     assert "the config centre does not answer: nobody there; going on with the values of the last time" in caplog.text
     assert "cannot use" in caplog.text
     assert "going on with the file's values" in caplog.text
+
+
+@with_hub
+def test_who_watched_has_ended_when_it_is_stopped() -> None:
+    """The hub may end at once afterwards: what was in the middle of anything would stay as it is, and its descriptors open."""
+    heard: list[str] = []
+
+    class Waiting(Still):
+        def watch(self, publish: Callable[[Values], None]) -> None:
+            try:
+                publish({})
+                gevent.sleep(60)
+            finally:
+                heard.append("ended")
+
+    center = Center(Waiting(), whole(), [].append)
+    center.start(30)
+    center.stop()
+    assert heard == ["ended"]
 
 
 def test_sources() -> None:

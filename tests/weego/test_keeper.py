@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import gc
 import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import gevent
+import gevent.socket
 import pytest
 
 from governance.balancers.rotation import RoundRobin
@@ -122,3 +125,58 @@ def test_a_child_keeps_it_itself() -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     keeper.forget(directory)
     wait_until(lambda: not any(thread.name == "weego-discovery" for thread in threading.enumerate()))
+
+
+class Connecting:
+    """One that is always in the middle of a connection."""
+
+    interval = 60.0
+
+    def __init__(self, address: tuple[str, int]) -> None:
+        self.address = address
+        self.begun: list[str] = []
+
+    def _connect(self, who: str) -> None:
+        with socket.create_connection(self.address) as sock:
+            self.begun.append(who)
+            gevent.socket.wait_read(sock.fileno())
+
+    def resolve(self) -> Sequence[Instance]:
+        self._connect("refresh")
+        return []
+
+    def watch(self, publish: Callable[[Sequence[Instance]], None]) -> None:
+        self._connect("watch")
+
+
+def test_who_worked_for_a_directory_has_ended_when_it_is_forgotten() -> None:
+    """The thread and its hub end at once afterwards: nobody would go on with what is left, and its descriptors would stay open."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+
+        @with_hub
+        def run() -> None:
+            resolver = Connecting(silent.getsockname())
+            directory = Directory("echo", resolver, RoundRobin())
+            keeper.keep(directory)
+            directory.due = 0.0
+            wait_until(lambda: sorted(resolver.begun) == ["refresh", "watch"])
+            keeper.forget(directory)
+
+        run()
+
+
+@with_hub
+def test_a_directory_that_is_forgotten_by_who_watches_it() -> None:
+    forgotten = []
+
+    class Ending(Counting):
+        def watch(self, publish: Callable[[Sequence[Instance]], None]) -> None:
+            keeper.forget(directory)
+            forgotten.append(True)
+            gevent.sleep(60)
+
+    directory = Directory("echo", Ending(), RoundRobin())
+    keeper.keep(directory)
+    watcher = keeper._watched[directory]
+    wait_until(lambda: watcher.dead)
+    assert forgotten == [True]
