@@ -27,10 +27,11 @@ from typing import Final
 import psutil
 
 from tests.chaos.figures import can_bind
-from tests.chaos.targets import free_port, wait
+from tests.chaos.targets import wait
 from tests.e2e.load import ALL_FRAMINGS, Failure, Load
 from tests.e2e.wire import I32, STRING, Closed, Wire, call
 from tests.support.leaks import descriptors
+from tests.support.ports import free_port
 from tests.support.service import App, Server, until
 
 WORKERS: Final = 2

@@ -24,6 +24,7 @@ from typing import Any, Final, Self
 import psutil
 
 from tests.e2e.wire import DOUBLE, STRING, answer, call, cut
+from tests.support.ports import free_port
 from tests.support.service import MASTER, PROBE_CODE, App
 
 WORKERS: Final = 2
@@ -226,14 +227,6 @@ class Target:
         sock = self.connect(seconds + GRACE + 10)
         sock.sendall(self.question(f"/wait/{seconds}"))
         return sock
-
-
-def free_port() -> int:
-    """One that nobody listens on just now."""
-    with socket.socket() as reserved:
-        reserved.bind(("127.0.0.1", 0))
-        port: int = reserved.getsockname()[1]
-    return port
 
 
 def wait(condition: Callable[[], object], what: str, patience: float = 30, step: float = 0.002) -> float:

@@ -16,8 +16,9 @@ from tests.interop import grpc_service
 from tests.interop.grpc_service import CASES, metadata
 from tests.support import need
 from tests.support.certs import Certificates
-from tests.support.grpc_go import free_port, is_open
+from tests.support.grpc_go import is_open
 from tests.support.net import wait_until, without_hub
+from tests.support.ports import free_port
 from tests.support.processes import Process
 
 GRPCIO = str(need.ROOT / "tests" / "support" / "grpcio_testing.py")

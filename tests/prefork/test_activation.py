@@ -11,6 +11,7 @@ import pytest
 
 from tests.prefork.harness import PATIENCE, Client, Server, until
 from tests.support.need import program
+from tests.support.ports import free_port
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
 
@@ -67,11 +68,6 @@ def listening(*addresses):
 
 def tcp(sock):
     return f"tcp://127.0.0.1:{sock.getsockname()[1]}"
-
-
-def free_port():
-    with listening(("127.0.0.1", 0)) as (sock,):
-        return sock.getsockname()[1]
 
 
 def test_what_is_passed_is_served_and_what_is_queued_too(tmp_path):

@@ -11,16 +11,17 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import time
 from pathlib import Path
 from typing import Self
 
+import psutil
+
 from tests.support.certs import Certificates
-from tests.support.grpc_go import free_port
 from tests.support.need import program
-from tests.support.processes import Process
+from tests.support.ports import free_port
+from tests.support.processes import Process, freeze
 
 INSTALL = "apt-get install etcd-server etcd-client"
 # Ports that were free a moment ago may be taken; so often others are tried.
@@ -85,13 +86,18 @@ class EtcdServer:
 
     def is_up(self) -> bool:
         """Does it say that it is healthy?"""
-        try:
-            with socket.create_connection(("127.0.0.1", self.port), timeout=1):
-                pass
-        except OSError:
+        if not self._listens():
             return False
         done = self._ctl("endpoint", "health")
         return done.returncode == 0 or "user name is empty" in done.stderr  # it wants a login, and so is well
+
+    def _listens(self) -> bool:
+        """Is it ours that listens at its port, and nobody else's?"""
+        try:
+            found = psutil.Process(self.process.pid).net_connections("tcp") if self.process is not None else []
+        except psutil.Error:
+            return False
+        return any(each.status == psutil.CONN_LISTEN and each.laddr.port == self.port for each in found)
 
     def ctl(self, *arguments: str, login: str = "") -> str:
         """Run etcdctl; its output."""
@@ -121,7 +127,7 @@ class EtcdServer:
     def freeze(self) -> None:
         """It is there and does nothing."""
         assert self.process is not None
-        os.kill(self.process.pid, signal.SIGSTOP)
+        freeze(self.process.pid)
 
     def thaw(self) -> None:
         """It goes on."""

@@ -20,6 +20,7 @@ from pathlib import Path
 from tests.support.need import ROOT, missing
 from tests.support.net import wait_until
 from tests.support.peers import CACHE
+from tests.support.ports import free_port
 from tests.support.processes import Process
 
 SOURCES = ROOT / "tests" / "interop" / "grpc"
@@ -142,15 +143,6 @@ def run(address: str, case: str, *options: str) -> None:
     command = [str(programs() / "client"), f"-server_host={host}", f"-server_port={port}", f"-test_case={case}", *options]
     done = subprocess.run(command, capture_output=True, text=True, timeout=CASE, check=False)
     assert done.returncode == 0, f"{case}: {done.stderr[-2000:] or done.stdout[-2000:]}"
-
-
-def free_port() -> int:
-    """A port that was free a moment ago: grpc-go's server takes none of its own choice."""
-    import socket
-
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 def is_open(port: int) -> bool:

@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -17,10 +18,30 @@ import subprocess
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Self
 
 # Generous: the machine may be busy, and no test asserts how long a thing took.
 PATIENCE = 30.0
+
+
+def freeze(pid: int) -> None:
+    """Stop a process, and wait until it has stopped: a signal is only sent when `kill` returns, and what runs goes on until it is seen."""
+    os.kill(pid, signal.SIGSTOP)
+    deadline = time.monotonic() + PATIENCE
+    while not _is_stopped(pid):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"process {pid} does not stop")
+        time.sleep(0.001)
+
+
+def _is_stopped(pid: int) -> bool:
+    """All its threads."""
+    for each in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread that has ended
+            if each.joinpath("stat").read_text().rpartition(")")[2].split()[0] not in "Tt":
+                return False
+    return True
 
 
 class Process:

@@ -13,9 +13,9 @@ import time
 from pathlib import Path
 from typing import Self
 
-from tests.support.grpc_go import free_port
 from tests.support.need import missing, program
-from tests.support.processes import Process
+from tests.support.ports import free_port
+from tests.support.processes import Process, freeze
 
 JAR = Path("/usr/share/java/zookeeper.jar")
 INSTALL = "apt-get install zookeeper default-jre-headless"
@@ -102,7 +102,7 @@ class ZooServer:
     def freeze(self) -> None:
         """It is there and does nothing."""
         assert self.process is not None
-        os.kill(self.process.pid, signal.SIGSTOP)
+        freeze(self.process.pid)
 
     def thaw(self) -> None:
         """It goes on."""

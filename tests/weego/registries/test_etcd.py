@@ -19,8 +19,8 @@ from tests.governance.clock import a_call
 from tests.support.certs import Certificates
 from tests.support.echo_stub import Echo, EchoClient, Request, Response
 from tests.support.etcd import EtcdCluster, EtcdServer
-from tests.support.grpc_go import free_port
 from tests.support.net import served, wait_until, with_hub, without_hub
+from tests.support.ports import free_port
 from weego import ClientPolicy, keeper
 from weego.announce import Announcer
 from weego.registries import etcd_client

@@ -14,9 +14,9 @@ import pytest
 from codec.errors import RpcError, UsageError
 from governance.discovery import DiscoveryError
 from governance.instance import Instance
-from tests.support.grpc_go import free_port
 from tests.support.need import module
 from tests.support.net import wait_until, without_hub
+from tests.support.ports import free_port
 from tests.weego.registries.kept import BOTH, Kept, Run
 from weego.registries import xds
 from weego.registries.gen.envoy.service.discovery.v3 import xds as messages
