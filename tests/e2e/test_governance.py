@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import signal
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -14,10 +16,10 @@ import pytest
 from governance.file_registry import FileResolver
 from tests.e2e.test_crash import KILLED
 from tests.e2e.test_logs import metric
-from tests.e2e.wire import REPLY, STRING, Wire
+from tests.e2e.wire import DOUBLE, REPLY, STRING, Wire, call
 from tests.support.need import ROOT, program
 from tests.support.processes import Process
-from tests.support.service import CALLING_CODE, WEEGO, App, until
+from tests.support.service import CALLING_CODE, PROBE_CODE, WEEGO, App, until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 
@@ -77,6 +79,48 @@ def test_a_limit_counts_over_all_workers(tmp_path: Path, workers: int) -> None:
                 wire.socket.close()
         assert (served, refused) == (20, 60)
         until(lambda: metric(server, "weego_refused_requests_total") == 60, "the refusals in the metrics")
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_calls_at_one_time_are_counted_over_all_workers(tmp_path: Path, workers: int) -> None:
+    """Who is let in stays until a file is there; whoever comes meanwhile is refused, whichever worker it reaches."""
+    code = PROBE_CODE.format(version=1).replace("time.sleep(seconds)", 'while not os.path.exists(os.path.join(os.path.dirname(__file__), "go")):\n            time.sleep(0.01)')
+    app = App(tmp_path, code=code)
+    more = '[[governance.limit]]\nname = "slow"\nconcurrency = 3\nmethod = "wait"\n'
+    with app.serve(workers=workers, more=more) as server:
+        wires = [Wire(server.address) for _ in range(8)]
+        for wire in wires:
+            wire.call("pid")
+        for wire in wires:
+            wire.send(call("wait", (1, DOUBLE, 1.0), (2, STRING, "x")))
+        waiting = {wire.socket: wire for wire in wires}
+        while len(waiting) > 3:
+            ready, _, _ = select.select(list(waiting), [], [], 30)
+            assert ready, f"{len(waiting)} got no answer"
+            for each in ready:
+                assert "limit slow, 3 calls at one time" in waiting.pop(each).receive().error[1]
+        (tmp_path / "go").touch()
+        assert [wire.receive().kind for wire in waiting.values()] == [REPLY] * 3
+        for wire in wires:
+            wire.socket.close()
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_the_workers_of_a_caller_have_one_breaker(tmp_path: Path, workers: int) -> None:
+    """It opens after as many failures as it would in one worker, for all of them."""
+    failing = PROBE_CODE.format(version=1).replace("        return text\n", '        raise RuntimeError("always")\n')
+    called = App(tmp_path / "other", code=failing)
+    with called.serve(allow=["Probe.echo: the handler failed"], more='[admin]\naddress = "tcp://127.0.0.1:0"\n') as other:
+        app = App(tmp_path / "caller", code=CALLING_CODE)
+        more = f'[client.other]\ntarget = "{other.address}"\ntimeout = "20s"\nretries = 0\nejection = false\ninstance_breaker = false\n'
+        more += 'breaker_min_sample = 20\nbreaker_cooling = "1h"\n'
+        with app.serve(workers=workers, more=more, allow=["Probe.echo: ", "breaker of other.echo: open"]) as server:
+            wires = [Wire(server.address) for _ in range(8)]
+            found = Counter("the breaker is open" in wire.call("echo", (1, STRING, "x")).error[1] for _ in range(5) for wire in wires)
+            assert found == {False: 20, True: 20}
+            assert metric(other, "weego_requests_total") == 20
+            for wire in wires:
+                wire.socket.close()
 
 
 @pytest.mark.parametrize("workers", [1, 4])

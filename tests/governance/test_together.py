@@ -21,6 +21,9 @@ from governance.budget import Budget
 from governance.limits import Concurrency, Rate
 from governance.memory import Memory
 from governance.meter import Meter
+from governance.retry import RetryPolicy, hedging, make_decision, retrying
+from codec.errors import Unavailable
+from tests.governance.clock import a_call
 
 memory = Memory.shared()
 
@@ -49,6 +52,43 @@ def budget_of_calls():
         purse.call()
     wait_for_all()
     return sum(purse.take() for _ in range(200 // count))
+
+def saved():  # 20 attempts more than there are calls
+    return Budget(0.0, 0.0001, 200_000, cells=memory.find("budget", "b"))
+
+def retries():
+    tried = []
+    def attempt(call, args):
+        raise Unavailable("broken")
+    decision = make_decision(RetryPolicy(retries=1), idempotent=True, budget=saved())
+    handle = retrying(attempt, decision, lambda: None, tried.append)
+    for _ in range(80 // count):
+        try:
+            handle(a_call(), ())
+        except Unavailable:
+            pass
+    return len(tried)
+
+class Slow:  # tasks of which none is done before a second one might begin
+    def __init__(self):
+        self.is_late = False
+    def start(self, attempt):
+        return self
+    def wait(self, tasks, patience):
+        first, self.is_late = not self.is_late, True
+        return None if first else tasks[0]
+    def result(self):
+        return "done"
+    def cancel(self):
+        pass
+
+def hedges():
+    begun = []
+    decision = make_decision(RetryPolicy(retries=0, hedges=1, hedge_after=1), idempotent=True, budget=saved())
+    handle = hedging(lambda call, args: None, decision, Slow, begun.append, None)
+    for _ in range(80 // count):
+        assert handle(a_call(), ()) == "done"
+    return len(begun)
 
 def breaker():
     found = Breaker("b", cells=memory.find("breaker", "b"), min_sample=100, cooling=1000)
@@ -97,7 +137,7 @@ with os.fdopen(results[0]) as file:
 @pytest.mark.parametrize("processes", [1, 4])
 @pytest.mark.parametrize(
     ("what", "expected"),
-    [("rate", 20), ("concurrency", 10), ("budget", 20), ("budget_of_calls", 40), ("breaker", 0), ("meter", 100)],
+    [("rate", 20), ("concurrency", 10), ("budget", 20), ("budget_of_calls", 40), ("retries", 20), ("hedges", 20), ("breaker", 0), ("meter", 100)],
 )
 def test_the_sum_is_the_same(what: str, expected: int, processes: int) -> None:
     done = subprocess.run(
