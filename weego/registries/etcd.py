@@ -109,8 +109,10 @@ class EtcdResolver:
         known, revision = self._list()
         publish(list(known.values()))
         self._watch = watch = self._etcd.watch(self._prefix, end_of(self._prefix), revision + 1)
-        self._known = known
         try:
+            if self._is_closed:
+                return
+            self._known = known
             for events in watch:
                 known = dict(known)
                 for event in events:
@@ -127,11 +129,11 @@ class EtcdResolver:
 
     def close(self) -> None:
         """End the watch that is under way, and leave etcd. From any thread."""
+        was_closed, self._is_closed = self._is_closed, True  # before one looks for a watch: whoever is about to begin one looks afterwards
         watch = self._watch
         if watch is not None:
             watch.close()
-        if not self._is_closed:
-            self._is_closed = True
+        if not was_closed:
             self._etcd.close()
 
     def _list(self) -> tuple[dict[bytes, Instance], int]:

@@ -331,6 +331,7 @@ class XdsResolver:
         self._known: list[Instance] | None = None
         """What the watch that is at work has been told; None while none is."""
         self._stream: Any = None
+        self._is_closed = False
 
     def resolve(self) -> Sequence[Instance]:
         """All that are there. Raises DiscoveryError."""
@@ -352,6 +353,8 @@ class XdsResolver:
         try:
             with self._client.stream_aggregated_resources() as stream:
                 self._stream = stream
+                if self._is_closed:
+                    return
                 for found in self._told(stream, subscription):
                     self._known = found
                     publish(found)
@@ -414,6 +417,7 @@ class XdsResolver:
 
     def close(self) -> None:
         """End the watch that is under way. From any thread."""
+        self._is_closed = True  # before one looks for a stream: whoever is about to open one looks afterwards
         stream = self._stream
         if stream is not None:
             stream.cancel()

@@ -9,6 +9,7 @@ with threads of its own. All users of a process have one session together.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import json
 import logging
 import os
@@ -151,6 +152,7 @@ class _User:
         self.url = url
         self._held: dict[Any, _Session] = {}
         self._pid = os.getpid()
+        self._is_closed = False
 
     def session(self, seconds: float = SESSION) -> _Session:
         """For this thread, ended by ZooKeeper when it was silent for so long."""
@@ -161,12 +163,20 @@ class _User:
         found = self._held.get(key)
         if found is None:
             found = self._held[key] = _sessions.take(key, lambda: _Session(self.url, hub, seconds))
+            if self._is_closed:  # perhaps before that stood there
+                self._give_all()
+                raise DiscoveryError(f"ZooKeeper at {self.url.text}: its user is done with it")
         return found
 
     def close(self) -> None:
-        held, self._held = self._held, {}
-        for key in held:
-            _sessions.give(key)
+        """Give all back; there are no others afterwards. From any thread."""
+        self._is_closed = True
+        self._give_all()
+
+    def _give_all(self) -> None:
+        while self._held:
+            with contextlib.suppress(KeyError):  # another thread was quicker
+                _sessions.give(self._held.popitem()[0])
 
 
 class ZookeeperRegistry:
@@ -255,8 +265,10 @@ class ZookeeperResolver:
         hub = session.hub
         self._wake = changed.set if hub is None else lambda: in_hub_thread(hub, changed.set)
         try:
-            while not self._is_closed:
+            while True:
                 changed.clear()
+                if self._is_closed:  # after that, or its wake-up is lost
+                    return
                 self._known = None
                 found = self._list(lambda _: changed.set())
                 self._known = found

@@ -25,6 +25,7 @@ from weego import ClientPolicy, keeper
 from weego.announce import Announcer
 from weego.registries import etcd_client
 from weego.registries.etcd import EtcdRegistry, EtcdResolver, instance_of, value_of
+from weego.registries.etcd_center import EtcdSource
 from weego.registries.etcd_client import end_of, open_etcd, read_url
 from weego.server import Server
 
@@ -369,6 +370,27 @@ def test_tls(run: Run, tmp_path: Path) -> None:
             strange.close()
 
         body()
+
+
+@BOTH
+def test_a_watch_that_begins_while_the_resolver_is_closed_is_ended(run: Run, etcd: EtcdServer) -> None:
+    """Others still have the connection, so nothing else would end it."""
+
+    @run
+    def body() -> None:
+        registry = EtcdRegistry(etcd.url)
+        for watching in EtcdResolver(f"{etcd.url}/ended"), EtcdSource(etcd.url, "ended"):
+            found: list[Any] = []
+
+            def publish(each: Any, watching: Any = watching, found: list[Any] = found) -> None:
+                found.append(each)
+                watching.close()
+
+            watching.watch(publish)
+            assert len(found) == 1
+        registry.close()
+
+    body()
 
 
 @BOTH

@@ -259,6 +259,29 @@ def test_a_control_plane_that_is_silent_or_away(run: Run, plane: tuple[ControlPl
     body()
 
 
+def test_a_stream_that_opens_while_the_resolver_is_closed_is_ended(plane: tuple[ControlPlane, str]) -> None:
+    """By another thread; greenlets do not come in between."""
+    state, host = plane
+    state.set(*usual(1))
+
+    @without_hub
+    def body() -> None:
+        resolver = XdsResolver(f"xds://{host}/{NAME}")
+        opens = resolver._client.stream_aggregated_resources
+
+        def closes() -> Any:
+            stream = opens()
+            resolver.close()
+            return stream
+
+        resolver._client.stream_aggregated_resources = closes  # type: ignore[method-assign]
+        found: list[Any] = []
+        resolver.watch(found.append)
+        assert found == []
+
+    body()
+
+
 def told(*resources: Any) -> Subscription:
     """A subscription that has heard all that."""
     subscription = Subscription(NAME, messages.Node())

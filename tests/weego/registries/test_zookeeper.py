@@ -234,6 +234,40 @@ def test_wrong_urls(url: str, text: str) -> None:
         ZookeeperResolver(url)
 
 
+def test_a_watch_that_begins_while_the_resolver_is_closed_is_ended(zoo: ZooServer) -> None:
+    """By another thread; greenlets do not come in between. Others still have the session, so nothing else would end it."""
+
+    @without_hub
+    def body() -> None:
+        registry = ZookeeperRegistry(zoo.url)
+        registry.register(registration("ended"))
+        resolver = ZookeeperResolver(f"{zoo.url}/ended")
+        handler = resolver._user.session().client.handler
+        makes = handler.event_object
+
+        def event_object() -> Any:
+            event = makes()
+            clears = event.clear
+
+            def clear() -> None:
+                resolver.close()  # a wake-up that comes now is lost
+                clears()
+
+            event.clear = clear
+            return event
+
+        handler.event_object = event_object
+        found: list[Any] = []
+        resolver.watch(found.append)
+        assert found == []
+        with pytest.raises(DiscoveryError, match="its user is done with it"):
+            resolver.resolve()
+        del handler.event_object
+        registry.close()
+
+    body()
+
+
 @BOTH
 def test_down_at_the_start(run: Run, tmp_path: Path) -> None:
     zoo = ZooServer(tmp_path)
