@@ -57,6 +57,8 @@ cdef class AccessLog:
 
     def __call__(self, call, request, int code, bytes_out, error):
         cdef bytes line
+        if self.spool is not None and self.spool.refuses():
+            return
         self.line.truncate(0)
         try:
             self.make(call, request.size, code, bytes_out, error)

@@ -13,3 +13,4 @@ cdef class Spool:
     cdef object wake
 
     cdef int add(self, const void* line, Py_ssize_t size) except -1
+    cdef bint refuses(self) noexcept

@@ -33,6 +33,13 @@ cdef class Spool:
             self.wake()
         return 0
 
+    cdef bint refuses(self) noexcept:
+        """Whether not even a short line finds room: it is dropped and counted then, and need not be made."""
+        if self.lines.n + SHORTEST <= self.limit:
+            return False
+        self.dropped += 1
+        return True
+
     def take(self):
         """All the lines there are; the memory of a burst goes back."""
         cdef bytes taken = (<char*>self.lines.p)[:self.lines.n] if self.lines.n else b""
@@ -49,3 +56,5 @@ cdef class Spool:
 
 # Bytes of the buffer that stay between two looks of the thread: what a busy worker logs in that time.
 cdef Py_ssize_t KEPT = 256 * 1024
+# Bytes that any line has, whose time alone takes half of that.
+cdef Py_ssize_t SHORTEST = 64

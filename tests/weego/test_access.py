@@ -121,3 +121,25 @@ def test_lines_go_to_the_spool() -> None:
     taken = spool.take().decode().splitlines()
     assert [json.loads(each)["method"] for each in taken] == ["echo"]
     assert spool.dropped == 2
+
+
+class Unread(Done):
+    """A call of which nothing may be asked."""
+
+    @property
+    def elapsed(self) -> float:
+        raise AssertionError("the line is made")
+
+    @elapsed.setter
+    def elapsed(self, seconds: float) -> None:
+        """What `Done` sets."""
+
+
+def test_no_line_is_made_that_no_room_is_for() -> None:
+    spool = Spool(300, lambda: None)
+    spool.put(b"x" * 250)
+    log = AccessLog(
+        spool, None, as_json=True, role="w", colour=False, clock=lambda _: (b"", b""), told=str, codes={}, logger="a", pid=1
+    )
+    log(Unread(), Unread(), 0, 0, None)
+    assert (len(spool), spool.dropped) == (250, 1)
