@@ -14,6 +14,7 @@
 | ``family`` | its children as processes: channels, exits, zombies |
 | ``generation`` | its records |
 | ``loader`` | the process that loads user code and forks workers |
+| ``base``, ``bases`` | the process that loaders are forked from; the master's side of it |
 | ``worker`` | a worker process, as its body sees it |
 | ``orders`` | what a worker's body is told |
 | ``handover`` | live connections from worker to worker |
@@ -35,7 +36,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from prefork.application import Application, Listen, LoadError, Settings
+    from prefork.application import Application, Listen, LoadError, NotWarm, Settings
     from prefork.handover import MAX_HANDOVER_BYTES
     from prefork.master import Master, Ready
     from prefork.orders import (
@@ -59,7 +60,7 @@ if TYPE_CHECKING:
     from prefork.worker import Worker
 
 _HOME = {
-    "application": ("Application", "Listen", "LoadError", "Settings"),
+    "application": ("Application", "Listen", "LoadError", "NotWarm", "Settings"),
     "handover": ("MAX_HANDOVER_BYTES",),
     "master": ("Master", "Ready"),
     "orders": (
@@ -72,7 +73,7 @@ _HOME = {
 
 __all__ = (
     "MAX_HANDOVER_BYTES", "Adopt", "Adopted", "Application", "Drain", "Hot", "Lame", "Listen", "LoadError", "LogLevel", "Master",
-    "MasterGone", "Order", "Ready", "Refused", "Reopen", "Scoreboard", "Serve", "Settings", "Share", "Stacks", "Stop", "View", "Worker",
+    "MasterGone", "NotWarm", "Order", "Ready", "Refused", "Reopen", "Scoreboard", "Serve", "Settings", "Share", "Stacks", "Stop", "View", "Worker",
     "may_accept",
 )  # fmt: skip
 

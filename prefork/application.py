@@ -24,6 +24,7 @@ __all__ = (
     "Application",
     "Listen",
     "LoadError",
+    "NotWarm",
     "Settings",
 )
 
@@ -45,6 +46,10 @@ MAX_LISTENERS = 240
 
 class LoadError(Exception):
     """A mistake of the user's, told in one clear line. The master logs it without a traceback and exits with 78."""
+
+
+class NotWarm(Exception):
+    """Of ``Application.load``: what ``warm_up`` has done does not suit this config. Load in a process where it was not called."""
 
 
 class Listen(NamedTuple):
@@ -161,6 +166,11 @@ class Application(Protocol):
     does, through reloads, dead loaders and upgrades, and is closed here after ``load``. What is to outlive a generation goes in there. Old and new
     code may have it mapped at the same time. From ``tally.OFFSET`` on it holds, if the application likes, what ``tally`` says, and the master reads that.
 
+    It may also have ``obstacle(self) -> str | None``: called in the master before each reload; a line says why there can be none. The code of the
+    framework that the master has and that on disk may have become strangers. It must not wait for anything.
+
+    It may also have ``warm_up``, see ``Warm``.
+
     It may also have ``after_fork(self) -> None``: called first in each new worker, before ``run``. An application that
     imports gevent calls ``gevent.reinit()`` there, for workers are forked by the plain system call.
     """
@@ -168,8 +178,19 @@ class Application(Protocol):
     def load(self) -> Settings:
         """In the loader process: parse the config, import user code. What it leaves on ``self`` is there in ``run``.
 
-        Raises LoadError for a mistake of the user's. No thread may be running when it returns.
+        Raises LoadError for a mistake of the user's, NotWarm to be called again where ``warm_up`` was not. No thread may be running when it returns.
         """
 
     def run(self, worker: Worker) -> None:
         """In a worker process: get ready, serve until told to leave, return."""
+
+
+class Warm(Application, Protocol):
+    """An application whose reloads are to cost no more than its user's own imports."""
+
+    def warm_up(self, settings: Settings) -> None:
+        """In the process that loaders are forked from (``base``), with the settings that serve: import what every generation will, in the order in
+        which ``load`` does and none of the user's code, and let go of what the master has open for it, such as log files.
+
+        ``load`` is called in a child of that process, or in one where this never was. No thread may be running when it returns.
+        """

@@ -15,7 +15,7 @@ import signal
 from typing import TYPE_CHECKING
 
 from prefork.channel import Closed
-from prefork.generation import LoaderProcess, Process, WorkerProcess
+from prefork.generation import BaseProcess, LoaderProcess, Process, WorkerProcess
 from prefork.primitives import EPOLLIN, EPOLLOUT, monotonic, waitid, waitpid
 
 if TYPE_CHECKING:
@@ -47,20 +47,21 @@ class Family:
         self.workers: dict[int, WorkerProcess] = {}
         """By row of the scoreboard."""
         self.loaders: set[LoaderProcess] = set()
+        self.bases: set[BaseProcess] = set()
         self.strangers: set[int] = set()
         """Pids of children that somebody else here waits for, and calls ``reap`` when that is done."""
 
     def __bool__(self) -> bool:
-        return bool(self.workers or self.loaders)
+        return bool(self.workers or self.loaders or self.bases)
 
     @property
     def is_forking(self) -> bool:
-        """Whether a worker may exist that has not been reported."""
-        return any(loader.forking for loader in self.loaders)
+        """Whether a worker or loader may exist that has not been reported."""
+        return any(loader.forking for loader in self.loaders) or any(base.forking for base in self.bases)
 
     def fds(self) -> Iterable[int]:
         """Descriptors that no child may inherit: an end of file must mean that the master is gone."""
-        for process in (*self.workers.values(), *self.loaders):
+        for process in (*self.workers.values(), *self.loaders, *self.bases):
             if not process.channel.is_closed:
                 yield process.channel.fileno()
             if process.pidfd >= 0:
@@ -90,6 +91,8 @@ class Family:
             self.workers.pop(process.index, None)
         elif isinstance(process, LoaderProcess):
             self.loaders.discard(process)
+        elif isinstance(process, BaseProcess):
+            self.bases.discard(process)
 
     # -- channels ---------------------------------------------------------------------------------------------------------
 
@@ -111,8 +114,9 @@ class Family:
             self.hang_up(process)
             # A process that exits ends its channel a moment before it can be waited for. One that lives on without a
             # channel cannot be told anything any more.
-            if isinstance(process, LoaderProcess):
-                process.kill()
+            if isinstance(process, (LoaderProcess, BaseProcess)):
+                if process.pid is not None:  # else its base has died with the order, or it is about to be reported
+                    process.kill()
             elif isinstance(process, WorkerProcess) and process.pid is not None:
                 self.kill_after(process, monotonic())
             return None
@@ -163,7 +167,7 @@ class Family:
                 return
             if found is None or found.si_pid in self.strangers:
                 return
-            own = next((p for p in (*self.workers.values(), *self.loaders) if p.pid == found.si_pid), None)
+            own = next((p for p in (*self.workers.values(), *self.loaders, *self.bases) if p.pid == found.si_pid), None)
             if own is not None:
                 self._wait_for(own)
             else:

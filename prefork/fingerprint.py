@@ -33,6 +33,25 @@ def of_code(since: float, more: Iterable[str] = ()) -> str:
     return digest.hexdigest()
 
 
+#: Endings of what Python imports, or acts upon, in a folder that it searches.
+IMPORTABLE = (".py", ".pyc", ".so", ".pth", ".egg-link")
+
+
+def of_folders(path: Iterable[str]) -> str:
+    """A fingerprint of the names in the folders where modules are looked for: it changes when something is installed or taken away, and not when
+    a file is replaced or a log is written there.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for folder in path:
+        try:
+            with os.scandir(folder or ".") as entries:
+                names = sorted(entry.name for entry in entries if entry.name.endswith(IMPORTABLE) or (entry.name.isidentifier() and entry.name != "__pycache__" and entry.is_dir()) or entry.name.endswith(".dist-info"))
+        except OSError:
+            names = []
+        digest.update("\0".join([folder, *names, ""]).encode(errors="surrogateescape"))
+    return digest.hexdigest()
+
+
 def _files() -> set[str]:
     packages = tuple(sysconfig.get_path(name) + os.sep for name in ("purelib", "platlib"))
     standard = tuple(sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib"))

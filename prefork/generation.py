@@ -78,11 +78,34 @@ class LoaderProcess(Process):
         """Those it has read, and that workers are born with."""
         self.is_released = False
         """No longer needed: it exits when the forks under way are done."""
+        self.is_not_warm = False
+        """It came from a base that does not suit its config, and ends; another is to be forked from the master."""
         self.forking: dict[int, WorkerProcess] = {}
         """Workers it was told to fork and has not reported, by row."""
 
     def __repr__(self) -> str:
         return f"loader (pid {self.pid})"
+
+
+class BaseProcess(Process):
+    """What loaders are forked from."""
+
+    def __init__(self, channel: Channel) -> None:
+        super().__init__(channel)
+        self.is_warm = False
+        self.is_released = False
+        """No longer needed."""
+        self.forking: dict[int, tuple[LoaderProcess, Timer]] = {}
+        """Loaders it was told to fork and has not reported, by number of the order, and until when it must have."""
+
+    def forget(self) -> None:
+        """It is gone."""
+        super().forget()
+        for _, timer in self.forking.values():
+            timer.cancel()
+
+    def __repr__(self) -> str:
+        return f"base (pid {self.pid or 'unknown'})"
 
 
 class WorkerProcess(Process):

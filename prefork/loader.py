@@ -1,6 +1,6 @@
 """The loader: a process for each generation, which runs the user's code first and forks workers from the result.
 
-It is forked from the master, calls ``Application.load``, sends the settings back, and then waits for orders to fork. A
+It is forked from the base (``base``) or, where there is none, from the master, calls ``Application.load``, sends the settings back, and then waits for orders to fork. A
 worker is forked twice: its parent, the middle process, exits at once, and the worker becomes a child of the master (a
 subreaper). So the master waits for its workers as any parent does, and a loader may die without consequence.
 
@@ -26,7 +26,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from prefork.application import LoadError
+from prefork.application import LoadError, NotWarm
 from prefork.channel import Channel, Closed
 from prefork.fingerprint import of_code
 from prefork.listeners import resolve
@@ -40,6 +40,7 @@ from prefork.primitives import (
     die_with_parent,
     epoll,
     fork_blocked,
+    getpid,
     memfd_create,
     reset_signals,
     set_signal,
@@ -52,6 +53,7 @@ from prefork.report import describe, exit_code
 from prefork.worker import work
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import FrameType
 
     from prefork.application import Application, Settings
@@ -65,7 +67,7 @@ def load_and_fork(app: Application, generation: int, channel_fd: int, master_pid
     code = 70
     try:
         reset_signals()
-        set_signal(signal.SIGTERM, _only_ignore)
+        set_signal(signal.SIGTERM, ignore_only)
         die_with_parent(master_pid)
         set_title(f"weego: loader gen {generation}")
         unblock_signals()
@@ -80,8 +82,8 @@ def load_and_fork(app: Application, generation: int, channel_fd: int, master_pid
             _exit(code)  # the master's frames are below: they must not unwind
 
 
-def _only_ignore(_signum: int, _frame: FrameType | None) -> None:
-    """Not SIG_IGN, which programs that the user's code starts would inherit."""
+def ignore_only(_signum: int, _frame: FrameType | None) -> None:
+    """For SIGTERM. Not SIG_IGN, which programs that the user's code starts would inherit."""
 
 
 class _Loader:
@@ -97,6 +99,10 @@ class _Loader:
     def run(self) -> int:
         try:
             settings = self._load()
+        except NotWarm:
+            self._channel.send({"is": "not_warm"})
+            self._linger()
+            return 0
         except BaseException as error:
             line, trace = describe(error)
             if isinstance(error, SystemExit):
@@ -107,7 +113,7 @@ class _Loader:
             self._channel.send({"is": "failed", "line": line, "code": code, "trace": trace})
             self._linger()
             return code
-        set_signal(signal.SIGTERM, _only_ignore)  # once more, whatever the user's imports did to it
+        set_signal(signal.SIGTERM, ignore_only)  # once more, whatever the user's imports did to it
         set_title(f"weego: loader gen {self._generation} [{settings.name}]")
         # Objects that exist now are in every worker, and mostly for good: collecting them would only copy their pages.
         gc.collect()
@@ -166,53 +172,72 @@ class _Loader:
     def _spawn(self, settings: Settings, order: Message, fds: list[int]) -> Message:
         """Fork one worker; what to tell the master."""
         index: int = order["index"]
-        reader, writer = posix.pipe()  # close-on-exec
-        try:
-            middle = fork_blocked()
-            if middle == 0:
-                self._be_middle(settings, order, fds, reader, writer)
-            close_quietly(writer)
-            writer = -1
-            said = posix.read(reader, 64)
-            waitpid(middle, 0)
-            # The middle process is gone, so by now the worker is the master's child.
-            if said.startswith(b"pid "):
-                return {"is": "spawned", "index": index, "pid": int(said[4:])}
-            return {"is": "not_spawned", "index": index, "error": said.decode() or "the middle process died"}
-        except OSError as error:
-            return {"is": "not_spawned", "index": index, "error": f"fork: {error.strerror}"}
-        finally:
-            for fd in (reader, writer, *fds):
-                if fd >= 0:
-                    close_quietly(fd)
+        pid, error = fork_twice(lambda _: self._be_worker(settings, order, fds))
+        for fd in fds:
+            close_quietly(fd)
+        return {"is": "not_spawned", "index": index, "error": error} if error else {"is": "spawned", "index": index, "pid": pid}
 
-    def _be_middle(self, settings: Settings, order: Message, fds: list[int], reader: int, writer: int) -> None:
-        """The short life of the middle process, and in its child that of the worker. Does not return."""
+    def _be_worker(self, settings: Settings, order: Message, fds: list[int]) -> None:
+        """Does not return."""
+        self._poll.close()
+        self._channel.close()
+        channel_fd, board_fd, *listener_fds = fds
+        work(
+            self._app,
+            settings,
+            slot=order["slot"],
+            generation=self._generation,
+            index=order["index"],
+            channel_fd=channel_fd,
+            board_fd=board_fd,
+            listener_fds=listener_fds,
+            activated=order["activated"],
+            is_kept=order["is_kept"],
+        )
+
+
+def fork_twice(be: Callable[[int], None]) -> tuple[int, str]:
+    """Fork a process that becomes the master's child, for its parent, the middle process, exits at once. In it, with signals blocked,
+    ``be(pid of the middle process)`` is called and must not return. Its pid, or 0 and why there is none.
+    """
+    try:
+        reader, writer = posix.pipe()  # close-on-exec
+    except OSError as error:
+        return 0, f"fork: {error.strerror}"
+    try:
+        middle = fork_blocked()
+        if middle == 0:
+            _be_middle(be, reader, writer)
+        close_quietly(writer)
+        writer = -1
+        said = posix.read(reader, 64)
+        waitpid(middle, 0)
+        # The middle process is gone, so by now the other one is the master's child.
+        if said.startswith(b"pid "):
+            return int(said[4:]), ""
+        return 0, said.decode() or "the middle process died"
+    except OSError as error:
+        return 0, f"fork: {error.strerror}"
+    finally:
+        for fd in (reader, writer):
+            if fd >= 0:
+                close_quietly(fd)
+
+
+def _be_middle(be: Callable[[int], None], reader: int, writer: int) -> None:
+    """The short life of the middle process, and the beginning of its child's. Does not return."""
+    try:
+        close_quietly(reader)
+        middle = getpid()
         try:
-            close_quietly(reader)
-            try:
-                pid = fork_blocked()
-            except OSError as error:
-                posix.write(writer, f"fork: {error.strerror}".encode())
-                _exit(1)
-            if pid:
-                posix.write(writer, b"pid %d" % pid)
-                _exit(0)
-            close_quietly(writer)
-            self._poll.close()
-            self._channel.close()
-            channel_fd, board_fd, *listener_fds = fds
-            work(
-                self._app,
-                settings,
-                slot=order["slot"],
-                generation=self._generation,
-                index=order["index"],
-                channel_fd=channel_fd,
-                board_fd=board_fd,
-                listener_fds=listener_fds,
-                activated=order["activated"],
-                is_kept=order["is_kept"],
-            )
-        finally:
-            _exit(70)
+            pid = fork_blocked()
+        except OSError as error:
+            posix.write(writer, f"fork: {error.strerror}".encode())
+            _exit(1)
+        if pid:
+            posix.write(writer, b"pid %d" % pid)
+            _exit(0)
+        close_quietly(writer)
+        be(middle)
+    finally:
+        _exit(70)

@@ -34,7 +34,34 @@ class Loaders:
         self._priority = Priority()
 
     def start(self, generation: Generation) -> LoaderProcess:
-        """Fork a loader from this process. Raises OSError."""
+        """Have a loader forked, from the base if there is one. Raises OSError."""
+        loader = LoaderProcess(Channel.closed(), generation)
+        if not self._master.bases.fork(loader):
+            self._fork(loader)
+        self._master.family.loaders.add(loader)
+        self._limit_boot(loader)
+        return loader
+
+    def _limit_boot(self, loader: LoaderProcess) -> None:
+        timeout = self._master.current.settings.boot_timeout if self._master.current is not None else FIRST_LOAD_TIMEOUT
+        loader.boot_timer = self._master.loop.after(
+            timeout, lambda: self._master.family.kill_late(loader, f"not loaded within {timeout:g} s", EX_SOFTWARE)
+        )
+
+    def start_here(self, loader: LoaderProcess) -> None:
+        """The base was to fork this one and cannot say that it has: fork it from the master, if it is wanted still."""
+        self._master.family.hang_up(loader)  # what may have been born all the same finds nobody to speak to, and ends
+        if loader.is_doomed:
+            self.on_gone(loader, "was not born")
+            return
+        try:
+            self._fork(loader)
+        except OSError as error:
+            loader.failure = f"no process for the loader: {error.strerror}", EX_OSERR
+            self.on_gone(loader, "was not born")
+
+    def _fork(self, loader: LoaderProcess) -> None:
+        """Fork it from this process. Raises OSError."""
         ours, theirs = pair()
         master_pid = getpid()
         try:
@@ -44,30 +71,34 @@ class Loaders:
             theirs.close()
             raise
         if pid == 0:
-            self._become(generation.number, theirs, ours, master_pid)
+            self._become(loader.generation.number, theirs, ours, master_pid)
         theirs.close()
-        loader = LoaderProcess(Channel(ours), generation)
-        self._master.family.loaders.add(loader)
+        loader.channel = Channel(ours)
         self._master.family.listen(loader, lambda: self.read(loader))
+        self.on_forked(loader, pid)
+
+    def on_forked(self, loader: LoaderProcess, pid: int) -> None:
+        """There it is."""
         self._master.family.born(loader, pid)
-        if self._master.current is not None and generation is not self._master.current:
+        if loader.channel.is_closed:  # it has ended already
+            loader.kill()
+        if self._master.current is not None and loader.generation is not self._master.current and not loader.is_loaded:
             self._priority.give_way(pid)  # one that replaces a dead loader is waited for
-        timeout = self._master.current.settings.boot_timeout if self._master.current is not None else FIRST_LOAD_TIMEOUT
-        loader.boot_timer = self._master.loop.after(
-            timeout, lambda: self._master.family.kill_late(loader, f"not loaded within {timeout:g} s", EX_SOFTWARE)
-        )
-        return loader
+
+    def become_child(self, ours: RawSocket) -> None:
+        """In a child: let go of what is the master's."""
+        for fd in (*self._master.own_fds(), ours.fileno()):
+            close_quietly(fd)
+        os.umask(self._master.umask)  # not the current generation's
 
     def _become(self, number: int, theirs: RawSocket, ours: RawSocket, master_pid: int) -> None:
         """In the child: let go of what is the master's, and load. Does not return."""
         try:
-            for fd in (*self._master.own_fds(), ours.fileno()):
-                close_quietly(fd)
+            self.become_child(ours)
             try:
                 os.chdir(self._master.upgrade.program.folder)  # a link to a release may lead to another by now
             except OSError:
                 pass
-            os.umask(self._master.umask)  # not the current generation's
             from prefork.loader import load_and_fork
 
             load_and_fork(self._master.app, number, theirs.fileno(), master_pid, self._master.shared_fd)
@@ -81,6 +112,8 @@ class Loaders:
             match message["is"]:
                 case "settings":
                     self._take_settings(loader, fds[0])
+                case "not_warm":
+                    loader.is_not_warm = True
                 case "failed":
                     loader.failure = message["line"], message["code"]
                     if message["trace"]:
@@ -160,6 +193,10 @@ class Loaders:
         self._master.family.forget(loader)
         generation = loader.generation
         # From here on nobody orders a worker from it: losing one below may mean to replace it.
+        if loader.is_not_warm and not loader.is_released and loader.failure is None and not self._master.is_stopping:
+            self._master.bases.let_go()
+            self._again(loader)
+            return
         if generation.loader is loader:
             generation.loader = None
         if generation.reviving is loader:
@@ -184,6 +221,18 @@ class Loaders:
             delay = self._plan_revival(generation, loader.uptime)
             log.warning("generation %d: %s; a new one in %.1f s, workers go on", generation.number, line, delay)
         self._master.end_if_alone()
+
+    def _again(self, loader: LoaderProcess) -> None:
+        """In its place, one that does not come from the base."""
+        generation = loader.generation
+        fresh = LoaderProcess(Channel.closed(), generation)
+        self._master.family.loaders.add(fresh)
+        if generation.loader is loader:
+            generation.loader = fresh
+        if generation.reviving is loader:
+            generation.reviving = fresh
+        self._limit_boot(fresh)
+        self.start_here(fresh)
 
     def _lives_all_the_same(self, worker: WorkerProcess) -> bool:
         """Its loader died before it could report the fork; did the worker tell of itself?"""

@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from prefork.activation import Inherited
 from prefork.application import LoadError
 from prefork.balance import Balance
+from prefork.bases import Bases
 from prefork.crew import Crew
 from prefork.family import KILL_DELAY, Family
-from prefork.generation import Generation, LoaderProcess, Process, WorkerProcess
+from prefork.generation import BaseProcess, Generation, LoaderProcess, Process, WorkerProcess
 from prefork.legacy import read, take_over
 from prefork.listeners import close_all
 from prefork.loaders import Loaders
@@ -111,6 +112,7 @@ class Master:
         self.started = monotonic()
         self.crew = Crew(self)
         self.loaders = Loaders(self)
+        self.bases = Bases(self)
         self.reloads = Reloads(self)
         self.upgrade = Upgrade(self)
         self.stacks = StackRequests(self)
@@ -196,6 +198,7 @@ class Master:
         self.family.reap()
         self.systemd.ready(self.summary())
         give_memory_back()
+        self.bases.want()
         self.upgrade.finish()
 
     def check(self) -> int:
@@ -232,6 +235,9 @@ class Master:
         elif isinstance(process, LoaderProcess):
             self.loaders.read(process)
             self.loaders.on_gone(process, how)
+        elif isinstance(process, BaseProcess):
+            self.bases.read(process)
+            self.bases.on_gone(process, how)
 
     def end_if_alone(self) -> None:
         """Leave the loop when the last child has left."""
@@ -301,6 +307,7 @@ class Master:
         """Every worker of the first generation is ready."""
         self.is_announced = True
         give_memory_back()
+        self.bases.want()
         seconds = monotonic() - self.started
         log.info("ready in %.2f s: %d workers", seconds, len(generation.ready))
         self.systemd.ready(self.summary())
@@ -385,6 +392,7 @@ class Master:
             loader.is_released = True
             self.loaders.let_go(loader)
             self.loop.after(KILL_DELAY, loader.kill)
+        self.bases.let_go()
         deadline = monotonic() + (KILL_DELAY if fast else graceful_timeout)
         for worker in list(self.family.workers.values()):
             self.crew.order_stop(worker, deadline, fast=fast or not worker.is_ready)

@@ -14,7 +14,7 @@ import logging
 import os
 from typing import TYPE_CHECKING, Any
 
-from prefork.application import EX_OSERR
+from prefork.application import EX_CONFIG, EX_OSERR
 from prefork.changes import Change, between, is_hot
 from prefork.family import KILL_DELAY
 from prefork.following import Following, commit
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from prefork.door import Door
     from prefork.generation import WorkerProcess
     from prefork.listeners import Listener, Place
+    from prefork.loop import Timer
     from prefork.master import Master
 
     Asked = Callable[[list[Change], str | None], None]
@@ -39,6 +40,12 @@ log = logging.getLogger("weego.master")
 
 #: The first worker of a generation must have been ready for so long before the others serve: what falls over at once does so now.
 CANARY_SECONDS = 0.2
+
+#: From the end of a reload to the beginning of the next. At the end every connection moves and processes come and go; back to back, that would be how calls are
+#: answered (docs/reliability.md, "Storms").
+SETTLE_SECONDS = 0.5
+#: … if the next was asked for during the last: a hundred HUPs in a second are two reloads.
+FOLLOW_SECONDS = 1.0
 
 #: Generations that may drain beside the current one. With clients that never leave and reloads that never end, old
 #: workers would pile up; the oldest are told to finish.
@@ -58,6 +65,10 @@ class Reloads:
         self.is_full_wanted = False
         """… with new workers, whatever changes."""
         self.waiting: list[Callable[[str | None], None]] = []
+        self._follow_up: Timer | None = None
+        self._reason = ""
+        self._settled = 0.0
+        """When the workers of the last reload have had time to serve."""
         self._following: Following | None = None
         self._asking: list[Asked] = []
 
@@ -73,8 +84,12 @@ class Reloads:
         if done is not None:
             self.waiting.append(done)
         self.is_full_wanted |= full
-        if self._master.incoming is None:
+        wait = self._settled - monotonic()
+        if self._master.incoming is None and self._follow_up is None and wait <= 0:
             self._start(who)
+        elif self._master.incoming is None and self._follow_up is None:
+            log.info("%s: reloading in %.1f s, for the last one has just ended", who, wait)
+            self._start_later(wait, who)
         elif not self.is_wanted:
             log.info("%s: one more reload follows the one under way", who)
             self.is_wanted = True
@@ -88,6 +103,14 @@ class Reloads:
         self.last_number += 1
         generation = self._master.incoming = Generation(self.last_number)
         generation.is_trial = True
+        self._load(generation)
+
+    def _load(self, generation: Generation) -> None:
+        obstacle = getattr(self._master.app, "obstacle", None)
+        why = obstacle() if obstacle is not None and self._master.current is not None else None
+        if why is not None:
+            self.give_up(generation, why, EX_CONFIG)
+            return
         try:
             generation.loader = self._master.loaders.start(generation)
         except OSError as error:
@@ -107,10 +130,7 @@ class Reloads:
         generation = self._master.incoming = Generation(self.last_number)
         generation.waiting.extend(waiting)
         generation.is_full, self.is_full_wanted = self.is_full_wanted, False
-        try:
-            generation.loader = self._master.loaders.start(generation)
-        except OSError as error:
-            self.give_up(generation, f"no process for the loader: {error.strerror}", EX_OSERR)
+        self._load(generation)
 
     def _start(self, reason: str) -> None:
         log.info("%s: reloading, generation %d loads", reason, self.last_number + 1)
@@ -179,9 +199,20 @@ class Reloads:
         if self.size_change and self._master.current is not None:
             by, self.size_change = self.size_change, 0
             self._master.crew.resize(self._master.current, by, "asked for during the last reload")
-        if self.is_wanted:
-            self._start("asked for during the last reload")
+        if not self.is_wanted:
+            self._master.bases.want()
+        elif self._follow_up is None:
+            self._start_later(FOLLOW_SECONDS, "asked for during the last reload")
         self._master.loaders.replace_lost()  # its successor may have waited for this reload, for the config had changed
+
+    def _start_later(self, seconds: float, reason: str) -> None:
+        self.is_wanted, self._reason = True, reason
+        self._follow_up = self._master.loop.after(seconds, self._start_follow_up)
+
+    def _start_follow_up(self) -> None:
+        self._follow_up = None
+        if self.is_wanted and self._master.incoming is None and not self._master.is_stopping:
+            self._start(self._reason)
 
     def on_settings(self, generation: Generation, settings: Settings, places: list[Any]) -> None:
         """The incoming generation's loader is done: bind, and have workers forked."""
@@ -375,6 +406,7 @@ class Reloads:
         for timer in old.respawns.values():
             timer.cancel()
         self._master.crew.replaces.clear()
+        self._settled = monotonic() + SETTLE_SECONDS
         leaving = [
             worker
             for worker in self._master.family.workers.values()

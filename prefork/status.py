@@ -119,6 +119,7 @@ def status(master: Master) -> dict[str, Any]:
         "generation": current.number if current else 0,
         "workers": current.size if current else 0,
         "ready": len(current.ready) if current else 0,
+        "base": master.bases.current.pid if master.bases.current is not None and master.bases.current.is_warm else None,
         "draining": sum(worker.is_draining for worker in master.family.workers.values()),
         "troubles": troubles(master),
         "listen": [listener.actual for listener in current.listeners] if current else [],
@@ -210,10 +211,12 @@ def states(master: Master) -> dict[str, int]:
 
 
 def memory(master: Master) -> dict[str, int]:
-    """Resident bytes of the master, the loaders, each slot's worker, and those that drain. Shared pages count in each."""
+    """Resident bytes of the master, the loaders, the base, each slot's worker, and those that drain. Shared pages count in each."""
     sums = {"master": resident_bytes(getpid()), "loader": 0}
     for loader in master.family.loaders:
         sums["loader"] += resident_bytes(loader.pid)
+    for base in master.family.bases:
+        sums["base"] = sums.get("base", 0) + resident_bytes(base.pid)
     for worker in workers_by_slot(master):
         name = "draining" if worker.is_draining else f"worker {worker.slot}"
         sums[name] = sums.get(name, 0) + resident_bytes(_pid(worker))

@@ -91,6 +91,7 @@ def inherited() -> tuple[str, int] | None:
 def examine(fd: int) -> int:
     """In the child of step 1: could this code go on from there? The exit code; what is wrong is said on standard error."""
     import prefork.admin
+    import prefork.base
     import prefork.control
     import prefork.loader  # noqa: F401 - all that a master imports late
 
@@ -122,7 +123,7 @@ class Upgrade:
             return "the server is stopping"
         if not self._master.is_announced:
             return "the server is starting"
-        if self._master.incoming is not None:
+        if self._master.incoming is not None or self._master.reloads.is_wanted:
             return "a reload is under way"
         return None if self.program.path else "the interpreter does not know its own path"
 

@@ -10,6 +10,7 @@ import contextlib
 import importlib
 import logging
 import os
+import re
 import select
 import sys
 import traceback
@@ -17,7 +18,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
 import weego
-from prefork.application import Listen, LoadError, Settings
+from prefork.application import Listen, LoadError, NotWarm, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -39,6 +40,8 @@ STDERR: Final = 2
 ROOMS: Final = ("codec", "poller", "governance", "idlc", "prefork")
 # What a worker needs and the loader does not: imported once, in the loader, so that a replacement is ready the sooner.
 FOR_WORKERS: Final = ("weego.idl_reflection", "weego.serving", "weego.spool", "weego.stub", "weego.validation", "weego.worker")
+# What `load` imports after the patch, so that it gets the patched standard library.
+AFTER_PATCH: Final = ("governance.memory", "weego.governed_config", "weego.settings", "weego.tallies", "weego.center", "weego.client", "weego.discovery")
 LOG_KEYS: Final = ("level", "format", "access", "file", "access_file")
 
 
@@ -55,6 +58,7 @@ class App:
         self._governance: ServerGovernance | None = None
         self._shared_fd: int | None = None
         self._tallies: Tallies | None = None
+        self._is_patched = False  # by `warm_up`
         self.tls: list[ServerTLS | None] = []
         self._center: Center[Config] | None = None
         self._clients: Mapping[str, Client] = {}  # by which those of this worker go
@@ -62,6 +66,30 @@ class App:
     def share(self, fd: int) -> None:
         """Where counts go that outlive a generation."""
         self._shared_fd = fd
+
+    def obstacle(self) -> str | None:
+        """A loader that this master forks has this master's code, and would import the rest of another weego's."""
+        found = version_on_disk()
+        if found is None or found == weego.__version__:
+            return None
+        return f"weego {found} has been installed, and the master is {weego.__version__} still: `weego ctl upgrade --reload`, or USR2 and then HUP, brings the new one to all"
+
+    def warm_up(self, settings: Settings) -> None:
+        """Import what `load` imports before it comes to the user's classes, in the same order, and patch if this configuration does."""
+        from prefork import identity  # noqa: F401 -- for `load`
+        from weego import config as configuration
+        from weego import log
+
+        # The master's files are not this process's, which would keep them open when they have been moved away.
+        log.setup({"level": "warning", "format": "text"}, "base", fd=self._master_output)
+        import_rooms()
+        self._is_patched = configuration.from_plain(dict(settings.config)).server.patch
+        if self._is_patched:
+            from gevent import monkey
+
+            monkey.patch_all()
+            for name in AFTER_PATCH:
+                importlib.import_module(name)
 
     def load(self) -> Settings:
         """Read the configuration and import the services. LoadError names the mistake in one line."""
@@ -77,7 +105,9 @@ class App:
             os.close(self._master_output)  # this process's copy of it
         owner = become(self.conf, config)
         import_rooms()
-        if config.server.patch:
+        if self._is_patched and not config.server.patch:
+            raise NotWarm
+        if config.server.patch and not self._is_patched:
             from gevent import monkey
 
             monkey.patch_all()
@@ -370,6 +400,16 @@ def become(conf: str, config: Config) -> tuple[int, int] | None:
         key = str(error).partition(":")[0]
         raise LoadError(f"{configuration.locate(conf, 'server', key)}: [server] {error}") from None
     return wanted.uid, wanted.gid
+
+
+def version_on_disk() -> str | None:
+    """That of the weego that an import would find now; None if it cannot be told."""
+    try:
+        with open(weego.__file__, encoding="utf-8") as file:
+            found = re.search(r'^__version__ = "([^"]+)"', file.read(), re.MULTILINE)
+    except (OSError, UnicodeDecodeError):
+        return None
+    return found[1] if found else None
 
 
 def import_rooms() -> None:

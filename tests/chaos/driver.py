@@ -115,6 +115,8 @@ class Chaos:
             "kill all workers": (1, self.kill_all_workers),
             "stop worker": (1, self.stop_worker),
             "kill loader": (2, self.kill_loader),
+            "kill base": (1, self.kill_base),
+            "stop base": (1, self.stop_base),
             "term worker": (2, self.term_worker),
             "HUP": (4, self.reload),
             "HUP burst": (2, self.burst),
@@ -183,13 +185,14 @@ class Chaos:
         """Descriptors and memory of the master once a first reload has been through everything."""
         self.server.reload_ok()
         self.settle()
+        until(lambda: "weego: base" in self.server.remember().values(), "the base")
         return len(descriptors(self.server.pid)), psutil.Process(self.server.pid).memory_info().rss
 
     def settle(self) -> None:
         """All is well again: a loader, all workers, one generation, newcomers are served."""
 
         def well() -> bool:
-            titles = [title for title in self.server.remember().values() if title]
+            titles = [title for title in self.server.family().values() if title]
             return (
                 len(titles) == WORKERS + 1
                 and sum("worker" in title for title in titles) == WORKERS
@@ -242,7 +245,7 @@ class Chaos:
         grown = psutil.Process(self.server.pid).memory_info().rss - memory
         if grown > MEMORY_SLACK:
             self.report.left.append(f"{grown >> 10} KiB more memory of the master")
-        if len(self.server.remember()) != WORKERS + 1:
+        if len(self.server.family()) != WORKERS + 1 or len(self.server.remember()) > WORKERS + 2:
             self.report.left.append(f"children: {self.server.remember()}")
 
     # ---- whom to hurt --------------------------------------------------------------------------------------------------
@@ -269,6 +272,25 @@ class Chaos:
                 self.hurt(pid, signal.SIGKILL)
         self.server.mark()
         self.server.wait_for("takes over|reload done")
+
+    def kill_base(self) -> None:
+        """Before a reload asks it, or while it does."""
+        self.new_code()
+        before = self.ended_reloads()
+        for pid, title in self.server.remember().items():
+            if title == "weego: base":
+                if self.rng.random() < 0.5:
+                    self.server.signal(signal.SIGHUP)
+                self.hurt(pid, signal.SIGKILL)
+        self.server.signal(signal.SIGHUP)
+        until(lambda: self.ended_reloads() > before, "the end of the reload", 60)
+
+    def stop_base(self) -> None:
+        """A reload does without it."""
+        for pid, title in self.server.remember().items():
+            if title == "weego: base":
+                self.hurt(pid, signal.SIGSTOP)
+        self.reload()
 
     def stop_worker(self) -> None:
         pid = self.rng.choice(self.workers())

@@ -129,6 +129,7 @@ def idle_reload(make: Make, rounds: int) -> Found:
                 target.wait_for(rf"gen {number + 1} .* exited with status 0", WORKERS)
                 swapped, gone = target.when("reload done")[-1], target.when(rf"gen {number + 1} .* exited with status 0")[-1]
                 lingers.append(gone - swapped)
+                time.sleep(1)  # one right after another waits for a moment
     median = statistics.median(times)
     text = ms(median) + (f", the old ones gone {ms(statistics.median(lingers))} after the switch" if lingers else "")
     return Found(text, within(median, 1.0) and within(statistics.median(lingers or [0.0]), 0.1), {"seconds": median})

@@ -27,6 +27,7 @@ class Storm:
     failures: list[Failure] = field(default_factory=list)
     reloads_in_a_row: int = 0
     reloads_in_burst: int = 0
+    burst_seconds: float = 0.0
     most_processes: int = 0
     steady: list[float] = field(default_factory=list)
     stormy: list[float] = field(default_factory=list)
@@ -67,10 +68,13 @@ def storm(app: App, server: Server, *, in_a_row: int, burst: int, requests: int,
         result.reloads_in_a_row = server.log.count("reload done")
         load.newest = version = version + 1
         app.write_version(version)
-        for _ in range(burst):
+        burst_began = time.monotonic()
+        for number in range(burst):
             server.signal(signal.SIGHUP)
-            result.most_processes = max(result.most_processes, len(server.remember()))
-            time.sleep(BURST_GAP)
+            if number % 10 == 0:  # looking takes as long as the gap
+                result.most_processes = max(result.most_processes, len(server.remember()))
+            time.sleep(max(0.0, burst_began + (number + 1) * BURST_GAP - time.monotonic()))
+        result.burst_seconds = time.monotonic() - burst_began
         until(lambda: not load.behind(version) or load.failures, f"code {version} everywhere")
         result.stormy, load.latencies = load.latencies, []
         result.steady += steadily(load, steady / 2)

@@ -70,7 +70,7 @@ def main() -> int:
         app = App(Path(folder))
         with app.serve(workers=given.workers) as server:
             result = reloads(app, server, hups=given.hups, requests=given.requests, pace=given.pace)
-            until(lambda: len(server.remember()) == given.workers + 1, "the old workers to go")
+            until(lambda: len(server.family()) == given.workers + 1, "the old workers to go")
     late = [seconds for seconds in result.seconds if seconds > given.within]
     print(
         f"{len(result.seconds)} HUPs over 64 connections, 8 of them mostly idle\n"

@@ -127,7 +127,7 @@ def test_a_killed_loader_is_replaced_and_nobody_notices(app: App) -> None:
         Wire(server.address) as wire,
     ):
         before = wire.tell()
-        until(lambda: len(server.remember()) == 2, "only the loader and the worker to be left")
+        until(lambda: len(server.family()) == 2, "only the loader and the worker to be left")
         (loader,) = (pid for pid, title in server.remember().items() if "loader" in title)
         kill(loader)
         server.wait_for("takes over")
@@ -161,7 +161,7 @@ def test_workers_outlive_their_master_only_for_the_calls_they_have(app: App) -> 
         wires = [Wire(server.address) for _ in range(8)]
         for number, wire in enumerate(wires):
             wire.send(call("wait", (1, DOUBLE, 1.0), (2, STRING, f"call {number}"), seqid=number))
-        until(lambda: len(server.remember()) == 3, "all processes to be seen")
+        until(lambda: len(server.family()) == 3, "all processes to be seen")
         with Wire(server.address) as other:
             other.tell()
         kill(pid)

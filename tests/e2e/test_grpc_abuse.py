@@ -51,7 +51,7 @@ def test_abuse_is_counted_by_kind_and_outlives_the_workers(tmp_path: Path) -> No
         wanted = dict.fromkeys(ABUSES, 0) | {"too_many_pings": 3, "settings": 1}
         until(lambda: counted(server) == wanted, "the floods to be counted")
         server.reload_ok()
-        until(lambda: len(server.remember()) == 3, "the old workers to go")
+        until(lambda: len(server.family()) == 3, "the old workers to go")
         assert counted(server) == wanted
 
 

@@ -152,7 +152,7 @@ def test_who_is_still_draining_when_the_next_reload_comes_hands_over_to_the_newe
         upgrade(app, server, 3)
         assert told(wire.receive().text, "long") == (1, old)
         renewed(wire, 3)
-        until(lambda: len(server.remember()) == 2, "only the loader and the worker to be left")
+        until(lambda: len(server.family()) == 2, "only the loader and the worker to be left")
 
 
 # ---------------------------------------------------------------- many at once
@@ -278,7 +278,7 @@ def test_a_taker_that_never_acknowledges(app: App) -> None:
         # It goes on, finds itself replaced, and leaves what it has to its successor: nobody has reconnected.
         for wire in wires:
             assert told(wire.receive().text, "who")[0] == 2
-        until(lambda: len(server.remember()) == 2, "only the loader and the worker to be left")
+        until(lambda: len(server.family()) == 2, "only the loader and the worker to be left")
         for wire in wires:
             assert wire.tell()[1] == server.worker()
 

@@ -34,7 +34,7 @@ def test_five_reloads_under_load_lose_nothing(app: App) -> None:
     with app.serve(workers=2) as server:
         # Paced, so that it is fair to whoever shares the machine; `make chaos` goes as fast as it can.
         result = reloads(app, server, hups=5, requests=4000, pace=0.01)
-        until(lambda: len(server.remember()) == 3, "only the loader and two workers to be left")
+        until(lambda: len(server.family()) == 3, "only the loader and two workers to be left")
     assert not result.failures
     assert len(result.seconds) == 5
     assert result.requests >= 4000
@@ -314,7 +314,7 @@ def test_the_number_of_workers_changes(app: App, first: int, then: int) -> None:
             wire.tell()
         app.write_conf(workers=then)
         upgrade(app, server, 2)
-        until(lambda: len(server.remember()) == then + 1, "the old workers to go")
+        until(lambda: len(server.family()) == then + 1, "the old workers to go")
         assert {wire.tell()[0] for wire in wires} == {2}
         for wire in wires:
             wire.close()

@@ -20,7 +20,7 @@ import time
 import traceback
 
 from prefork import identity
-from prefork.application import Listen, LoadError, Settings
+from prefork.application import Listen, LoadError, NotWarm, Settings
 from prefork.master import Master
 
 FRAME = struct.Struct("!I")
@@ -49,10 +49,14 @@ class EchoApp:
             wanted = identity.resolve(conf["user"], conf.get("group"))
             identity.become(wanted)
             owner = wanted.uid, wanted.gid
+        if conf.get("not_warm") and getattr(self, "is_warm", False):
+            raise NotWarm
         if conf.get("gevent"):
             from gevent import monkey
 
             monkey.patch_all()
+        if "warm" in conf:
+            __import__(conf["warm"])
         if "sleep_load" in conf:
             time.sleep(conf["sleep_load"])
         if "code" in conf:
@@ -77,6 +81,10 @@ class EchoApp:
             | {name: conf[name] for name in names if name in conf},
         )
 
+    def obstacle(self):
+        with contextlib.suppress(FileNotFoundError), open(f"{self.folder}/obstacle") as file:
+            return file.read()
+
     def after_fork(self):
         if self.conf.get("gevent"):
             import gevent
@@ -98,6 +106,19 @@ class EchoApp:
         if worker.slot in conf.get("boot_fails_slots", ()):
             os._exit(6)
         Body(worker, conf, self.shared).run()
+
+
+class WarmApp(EchoApp):
+    """Imports ``conf["warm"]``, from FOLDER/library, once for all generations."""
+
+    is_warm = False
+
+    def warm_up(self, settings):
+        self.is_warm = True
+        conf = settings.config["app"]
+        if conf.get("slow_base"):
+            time.sleep(conf["slow_base"])
+        __import__(conf["warm"])
 
 
 class Body:
@@ -208,6 +229,9 @@ class Body:
                 body = b"%d %d" % (os.getpid(), self.worker.generation)
             elif body == b"boom":
                 os._exit(9)
+            elif body == b"warm":
+                module = sys.modules[self.conf["warm"]]
+                body = b"%s %d %d" % (module.WORD.encode(), module.PID, self.worker.generation)
             elif body == b"loaders":
                 body = b"%d" % self.shared[0]
             elif body.startswith(b"sleep "):
@@ -323,7 +347,12 @@ def main():
             json.dump(info._asdict(), file)
         os.rename(f"{folder}/ready.tmp", f"{folder}/ready.json")
 
-    master = Master(EchoApp(folder), version="test", on_ready=on_ready)
+    app = EchoApp(folder)
+    if "--warm" in sys.argv:
+        app = WarmApp(folder)
+        sys.dont_write_bytecode = True  # it would be one more change of the folder
+        sys.path.append(f"{folder}/library")
+    master = Master(app, version="test", on_ready=on_ready)
     sys.exit(master.check() if "--check" in sys.argv else master.run())
 
 

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from prefork.fingerprint import of_code
+from prefork.fingerprint import of_code, of_folders
 
 
 @pytest.fixture
@@ -74,3 +74,23 @@ def test_a_file_that_is_gone_is_a_change(code):
     before = of_code(later())
     code.unlink()
     assert of_code(later()) != before
+
+
+def test_folders_change_with_what_can_be_imported(tmp_path):
+    (tmp_path / "module.py").write_text("X = 1\n")
+    path = [str(tmp_path), str(tmp_path / "missing")]
+    seen = [of_folders(path)]
+    (tmp_path / "module.py.new").write_text("X = 2\n")
+    (tmp_path / "module.py.new").replace(tmp_path / "module.py")
+    (tmp_path / "log").write_text("a line\n")
+    (tmp_path / "__pycache__").mkdir()
+    assert of_folders(path) == seen[0], "another content is no other name"
+    for name in ("other.py", "native.so", "paths.pth"):
+        (tmp_path / name).write_text("")
+        seen.append(of_folders(path))
+    for name in ("package", "package-1.0.dist-info", "missing"):
+        (tmp_path / name).mkdir()
+        seen.append(of_folders(path))
+    (tmp_path / "module.py").unlink()
+    seen.append(of_folders(path))
+    assert len(set(seen)) == len(seen)

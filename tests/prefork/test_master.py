@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from datetime import datetime, timedelta
 
 import psutil
 import pytest
@@ -446,6 +447,24 @@ def test_a_master_that_was_stopped_kills_nobody(server):
         s.signal(signal.SIGCONT)
         until(lambda: s.workers() and s.workers() != set(before), "the leaver's replacement")
         assert "SIGKILL" not in s.log
+
+
+def test_a_reload_that_was_asked_for_during_another_leaves_the_workers_time_to_serve(server):
+    with server(sleep_load=0.3) as s:
+        s.signal(signal.SIGHUP)
+        s.wait_log("generation 2 loads")
+        for _ in range(20):
+            s.signal(signal.SIGHUP)
+        s.wait_log("reload done", 2)
+        assert s.log.count("one more reload follows") == 1
+        done, begun = (_written(s, text) for text in ("reload done", "asked for during the last reload: reloading"))
+        assert begun - done >= timedelta(seconds=0.99)
+
+
+def _written(s, text):
+    """When the first line with it was."""
+    line = next(line for line in s.log.splitlines() if text in line)
+    return datetime.strptime(f"{line[:23]}+0000", "%Y-%m-%d %H:%M:%S,%f%z")
 
 
 # -- the master dies --------------------------------------------------------------------------------------------------

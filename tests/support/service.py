@@ -294,6 +294,10 @@ class Server:
             pass
         return found
 
+    def family(self) -> dict[int, str]:
+        """Loaders and workers: all children but the base, of which there may be one at any time."""
+        return {pid: title for pid, title in self.remember().items() if title != "weego: base"}
+
     def workers(self) -> list[int]:
         """Pids of the workers that are not draining, by slot."""
         titles = self.remember()

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
+import weego
 from prefork.application import LoadError
 from tests.support.processes import Process
 from weego import config as configuration
-from weego.app import load_middleware, load_service, make_service
+from weego.app import App, load_middleware, load_service, make_service, version_on_disk
 from weego.config_ways import LIVE_OF_CLIENT, ways
 
 NAME = "weego_test_services"
@@ -144,3 +145,21 @@ def test_every_key_of_a_client_is_live_or_not_on_purpose() -> None:
     found = ways(configuration.Config(listen=listen, service=service, client={"a.item": client}))
     assert (found["client.a.item.retries"], found["client.a.item.method"], found["client.a.item.method.get.fallback"]) == ("hot", "hot", "workers")
     assert "client.a.item.target" not in found
+
+
+def test_a_master_of_another_version_than_the_one_on_disk_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert version_on_disk() == weego.__version__
+    assert App("server.toml").obstacle() is None
+    monkeypatch.setattr("weego.__version__", "0.0.9")
+    found = App("server.toml").obstacle()
+    assert found is not None
+    assert found.startswith(f"weego {version_on_disk()} has been installed, and the master is 0.0.9 still: `weego ctl upgrade --reload`")
+
+
+def test_a_version_that_cannot_be_told_is_no_obstacle(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for text in (None, "nothing of the kind", b"\xff"):
+        file = tmp_path / "init.py"
+        if text is not None:
+            file.write_bytes(text if isinstance(text, bytes) else text.encode())
+        monkeypatch.setattr("weego.__file__", str(file))
+        assert App("server.toml").obstacle() is None
