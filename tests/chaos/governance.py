@@ -241,12 +241,11 @@ def overload(what: str, seconds: float, slack: float = 1.0) -> bool:
                 return made
 
             full = stage("8 callers", 3, "--closed", "8")
-            # What it can serve while others want the CPUs too is what can be offered three times of.
-            capacity = sum(each[3] == "ok" for each in full.calls) / 3
+            net = what != "database"  # that is waited for, with or without a CPU
+            capacity = full.served(net=net)
             low, high, over = (stage(f"{share} ×", seconds, "--rate", str(max(1.0, capacity * share))) for share in (0.1, 0.9, 3.0))
         finally:
             pair.close()
-    net = what != "database"  # that is waited for, with or without a CPU
     goodput = over.served(net=net) / max(each.served(net=net) for each in (full, high, over))
     worse = over.quantile("ok", 0.99) / low.quantile("ok", 0.99)
     refused = over.quantile("limit ", 0.99)
