@@ -16,6 +16,7 @@ from tests.support.grpc_echo import Request as GrpcRequest
 from tests.support.grpc_wire import GrpcWire, prefixed
 from tests.support.net import Wire, served, wait_until, with_hub, without_hub
 from tests.support.stream_echo import Request as StreamRequest
+from tests.weego.test_extend import connected, example, line, nothing_stays_registered
 from tests.weego.test_stream_server import StreamWire, Watched
 from weego import serving as serving_module
 
@@ -97,6 +98,20 @@ def test_a_stream_of_thrift_is_told() -> None:
             assert LIMIT in error[1]
             assert second.at_end()
         assert first.call("say", StreamRequest())[2] is None
+
+
+@without_hub
+def test_a_protocol_of_the_users_is_told_by_its_own_refusal() -> None:
+    with nothing_stays_registered():
+        example("A protocol with its detector")
+        with bounded(Service()) as server, connected(server) as first, connected(server) as second:
+            first.sendall(b"CALL echo one\n")
+            assert line(first) == "OK one\n"
+            second.sendall(b"CALL echo two\n")
+            assert line(second).startswith(f"ERR Echo.echo: {LIMIT}")
+            assert second.recv(1) == b""
+            first.sendall(b"CALL echo three\n")
+            assert line(first) == "OK three\n"
 
 
 @with_hub
