@@ -85,8 +85,9 @@ cdef enum:
     # Fewer who came back than this in a TURN, and it is not worth the waiting.
     FEWEST = 4
 
-# Seconds that somebody who was called has to come back before all others are called, and that output may wait for more.
-cdef double TURN = 0.0005
+# Seconds after which is looked whether those who were called come back, and that output may wait for more: as long as a hundred calls take, or each look
+# in between costs a switch for nothing.
+cdef double TURN = 0.0015
 
 # Seconds for a last word, which the peer may not take.
 cdef double PARTING = 1.0
