@@ -31,6 +31,8 @@ FIRST_ROW = 2
 # Header cells.
 H_MAGIC, H_LAYOUT, H_CAPACITY, H_HIGH, H_GENERATION, H_SEQ, H_MASTER_PID, H_SPEAKER = range(8)
 MAGIC = 0x7765_6567_6F42  # "weegoB"
+#: Of all that is above and below. What takes a free cell leaves it as it is, for old code neither writes nor reads there: zero is what it says. Another
+#: number means that running servers cannot be upgraded in place.
 LAYOUT = 2
 
 # Who: written by the master when it gives the row away, then by the worker.
@@ -75,7 +77,9 @@ class Scoreboard:
         self._map = mmap.mmap(fd, os.fstat(fd).st_size)
         self.cells: memoryview = memoryview(self._map).cast("q")
         if (self.cells[H_MAGIC], self.cells[H_LAYOUT]) != (MAGIC, LAYOUT):
-            raise ValueError("not a scoreboard of this version: restart the server instead of reloading it")
+            raise ValueError(
+                f"not a scoreboard of this version: it has layout {self.cells[H_LAYOUT]} and this code {LAYOUT}; restart the server instead, its counters begin anew"
+            )
 
     @classmethod
     def create(cls, capacity: int = CAPACITY) -> Scoreboard:

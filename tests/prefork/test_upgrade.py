@@ -145,7 +145,7 @@ def test_upgrades_under_load_lose_nothing(server):
         (("prefork/crew.py", "class Crew:", "class Crew"), "SyntaxError"),
         (("prefork/control.py", "import json", "import no_such_module"), "No module named 'no_such_module'"),
         (("prefork/legacy.py", "FORMAT = 1", "FORMAT = 2"), "it speaks format 2 and the running server 1"),
-        (("prefork/scoreboard.py", "LAYOUT = 2", "LAYOUT = 99"), "not a scoreboard of this version"),
+        (("prefork/scoreboard.py", "LAYOUT = 2", "LAYOUT = 99"), "it has layout 2 and this code 99; restart the server instead, its counters begin anew"),
         (("prefork/application.py", "    hang_timeout: float = 10.0", "    hung_timeout: float = 10.0"), "hang_timeout"),
     ],
     ids=["syntax", "import", "format", "scoreboard", "settings"],
