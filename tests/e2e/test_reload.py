@@ -12,7 +12,7 @@ import pytest
 
 from tests.e2e.reload_long import reloads
 from tests.e2e.wire import DOUBLE, I32, STRING, Closed, Wire, call, told
-from tests.support.service import App, Server, until
+from tests.support.service import PROBE_CODE, App, Server, until
 
 
 def upgrade(app: App, server: Server, version: int) -> None:
@@ -50,6 +50,18 @@ def test_a_connection_moves_and_its_worker_goes(app: App) -> None:
         pid = renewed(wire, 2)
         assert pid == server.worker() != before[1]
         until(lambda: before[1] not in server.remember(), "the old worker to go")
+
+
+def test_a_reload_that_unpatches_does_without_the_base_that_has_patched(app: App) -> None:
+    app.write_code(PROBE_CODE.format(version=1).replace("        return text\n", "        from gevent import monkey\n        return str(monkey.is_module_patched('socket'))\n"))
+    log = 'access = false\nlevel = "debug"'
+    with app.serve(log=log) as server:
+        for patch in (True, False, False, True, True):
+            server.process.wait_for(r"base \(pid \d+\) is warm")
+            app.write_conf(log=log, server=f"patch = {'true' if patch else 'false'}")
+            server.reload_ok()
+            with Wire(server.address) as wire:
+                assert wire.call("echo", (1, STRING, "")).text == str(patch)
 
 
 def test_half_a_frame_before_and_half_after(app: App) -> None:
