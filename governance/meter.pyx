@@ -21,7 +21,7 @@ METER_CELLS = BUCKETS + COUNT_OF_BUCKETS
 BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, float("inf"))
 
 # What a tally has: code cells, microseconds, and more buckets, for it is read where nothing else is known of a method.
-TALLY_BOUNDS = (*BOUNDS[:-1], 2.5, 5.0, 10.0, float("inf"))
+TALLY_BOUNDS = (*BOUNDS[:COUNT_OF_BUCKETS - 1], 2.5, 5.0, 10.0, float("inf"))
 cdef enum:
     TALLY_MICROSECONDS = CODES
     TALLY_BUCKETS = CODES + 1

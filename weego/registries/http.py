@@ -133,7 +133,7 @@ class Http:
             yield connection
         finally:
             self._open.discard(connection)
-            connection.close()
+            connection.finish()
 
     @contextlib.contextmanager
     def _failures(self) -> Iterator[None]:
@@ -176,6 +176,7 @@ class _Connection(http.client.HTTPConnection):
         self._secured = secured
         self._hub = hub_of_this_thread()
         self._raw: Any = None
+        self._response: http.client.HTTPResponse | None = None
 
     def connect(self) -> None:
         sockets: Any = socket
@@ -188,12 +189,26 @@ class _Connection(http.client.HTTPConnection):
         sock = sockets.create_connection((self.host, self.port), self.timeout)
         if self._secured is not None:
             try:
-                sock = _context(tls, self._secured).wrap_socket(sock, server_hostname=self._secured.option("server_name", self.host))
+                # The handshake by itself: whoever is killed in the middle of one that belongs to the wrapping leaves a socket that nobody has.
+                sock = _context(tls, self._secured).wrap_socket(
+                    sock, server_hostname=self._secured.option("server_name", self.host), do_handshake_on_connect=False
+                )
+                sock.do_handshake()
             except BaseException:
                 sock.close()
                 raise
-        # The base class lets go of its own when the peer says that it will close, which is not yet the end of the answer.
+        # The base class lets go of its own when the peer says that it will close, which is not yet the end of the answer: see `finish`.
         self.sock = self._raw = sock
+
+    def getresponse(self) -> http.client.HTTPResponse:
+        self._response = super().getresponse()
+        return self._response
+
+    def finish(self) -> None:
+        """Close it, and the answer: the base class leaves the socket to that when the peer says that it will close."""
+        if self._response is not None:
+            self._response.close()
+        self.close()
 
     def allow(self, seconds: float) -> None:
         """From now on the peer may be silent for so long."""
