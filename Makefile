@@ -49,7 +49,7 @@ bench: setup  ## weego, its peers and the floor in one run (BENCH_ARGS=--smoke)
 interop: setup  ## weego against Kitex, Apache Thrift and thriftpy2, and the table of docs/interop.md (needs Go and Apache's compiler)
 	WEEGO_CI=1 $(PY) -m pytest $(INTEROP) --interop-table docs/interop.md $(PYTEST_ARGS)
 
-chaos: setup  ## reload storms, faults drawn with a seed, goals in milliseconds: 40 minutes (CHAOS_ARGS="--help")
+chaos: setup  ## reload storms, faults drawn with a seed, goals in milliseconds: half an hour (CHAOS_ARGS="--help")
 	$(PY) -m tests.chaos $(CHAOS_ARGS)
 
 reliability: setup $(RIVALS)  ## weego, gunicorn, uvicorn and granian hurt in the same ways (RELIABILITY_ARGS="--help")
