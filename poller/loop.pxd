@@ -3,7 +3,7 @@
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
-from poller.timers cimport Timers
+from poller.timers cimport Alarm, Timers
 
 cdef enum:
     # One read takes up to this much: larger than most messages, and small enough to stay in the second-level cache.
@@ -85,5 +85,7 @@ cdef class Loop:
     cdef int send_unsent(self) except -1
     cdef int finish_turn(self) except -1
     cdef int failed(self, str what, object p, object error) except -1
+    # As Timers.set: rings in the hub, where nothing may block. `unset` is the Timers'.
+    cdef int set_alarm(self, Alarm* alarm, object owner, double deadline) except -1
     cdef int arm(self, double deadline) except -1
     cdef int kick(self) except -1

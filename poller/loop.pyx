@@ -418,6 +418,10 @@ cdef class Loop:
         """Call `callback` after `seconds`. Returns its Timer."""
         return self.call_at(monotonic() + seconds, callback)
 
+    cdef int set_alarm(self, Alarm* alarm, object owner, double deadline) except -1:
+        self.timers.set(alarm, owner, deadline)
+        return self.arm(deadline)
+
     cdef int arm(self, double deadline) except -1:
         cdef double delay
         if self.alarm is None or (self.alarm_at >= 0 and self.alarm_at <= deadline):

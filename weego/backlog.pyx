@@ -108,7 +108,7 @@ cdef class Backlog(Queue):
                 self.wait(True)  # should this one block, whoever goes on with the turn goes on with the others
             if job.answered or job.call.cancelled:
                 self.dispatcher.drop(job, Cancelled("the caller has given the call up", elapsed=job.call.elapsed))
-            elif job.timer is not None and now >= job.call.deadline_at:
+            elif job.alarm.place and now >= job.call.deadline_at:
                 job.interrupt()
                 self.dispatcher.over(job)
             else:

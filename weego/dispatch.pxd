@@ -8,7 +8,7 @@ from libc.stdint cimport int64_t
 from poller.connection cimport Connection, Limits, Receiver
 from poller.leader cimport Leaders
 from poller.loop cimport Loop, Pollable
-from poller.timers cimport Timer
+from poller.timers cimport Alarm
 
 cdef enum:
     GREENLET = 0     # may block cooperatively; interrupted at the deadline
@@ -41,12 +41,17 @@ cdef class Job:
     cdef tuple args
     cdef Connection connection
     cdef Target target
-    cdef Timer timer
+    cdef Alarm alarm                   # rings at the deadline
     cdef object runner                 # the greenlet that may be interrupted, or None
     cdef bint cancellable              # may be interrupted before its deadline too
     cdef bint answered
     cdef bint expected                 # the IDL or the application knows this failure: not counted among the errors
     cdef Py_ssize_t answer_size
+
+    # The answer is about to be written: the deadline does not matter any more.
+    cdef int disarm(self) except -1
+    # The deadline has passed: answer the caller, and interrupt the handler where it waits.
+    cdef int interrupt(self) except -1
 
 
 cdef class Front(Receiver):

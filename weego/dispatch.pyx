@@ -62,18 +62,25 @@ cdef class Target:
 
 @cython.freelist(64)
 cdef class Job:
-    def interrupt(self):
-        """The deadline has passed: answer the caller, and interrupt the handler where it waits."""
+    cdef int disarm(self) except -1:
+        return self.connection.loop.timers.unset(&self.alarm) if self.alarm.place else 0
+
+    cdef int interrupt(self) except -1:
         cdef object error, runner
-        self.timer = None
+        self.disarm()
         if self.answered:
-            return
+            return 0
         error = DeadlineExceeded(
             f"{self.target.service}.{self.call.spec.name}: the deadline passed while the call was served", elapsed=self.call.elapsed)
         runner = self.runner
         self.front.answer(self, None, error)
         if runner is not None and not runner.dead:
             runner.throw(error)
+        return 0
+
+
+cdef int ring(object job) except -1:
+    return (<Job>job).interrupt()
 
 
 cdef class Front(Receiver):
@@ -239,7 +246,8 @@ cdef class Dispatcher:
         if timeout > 0:
             job.call.deadline_at = monotonic() + timeout
             if job.target.mode != INLINE:  # in the loop's turn nothing could interrupt it
-                job.timer = self.loop.call_at(job.call.deadline_at, job.interrupt)
+                job.alarm.ring = ring
+                self.loop.set_alarm(&job.alarm, job, job.call.deadline_at)
         job.connection.begin()
         self.inflight += 1
         if self.has_row:
@@ -255,7 +263,7 @@ cdef class Dispatcher:
         cdef Connection c = job.connection
         if self.leaders is not None and self.leaders.current != NULL:
             leader = self.leaders.current
-            if job.target.mode == GREENLET and (job.cancellable or job.timer is not None):
+            if job.target.mode == GREENLET and (job.cancellable or job.alarm.place):
                 job.runner = <object>leader
             references = (<Leader>leader).begin(job.call)
         self.run_handler(job)

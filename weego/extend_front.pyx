@@ -117,9 +117,7 @@ cdef class UserFront(Front):
             return 0
         job.answered = True
         c.context = None
-        if job.timer is not None:
-            job.timer.cancel()
-            job.timer = None
+        job.disarm()
         if error is not None:
             if isinstance(error, BusinessError) or type(error) in [field.type.cls for field in job.call.spec.throws]:
                 job.expected = True

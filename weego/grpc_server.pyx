@@ -430,9 +430,7 @@ cdef class GrpcFront(Front):
         job.answered = True
         job.call.cancelled = True
         job.stream.job = None
-        if job.timer is not None:
-            job.timer.cancel()
-            job.timer = None
+        job.disarm()
         if job.reading is not None:
             job.reading.open()
         if job.runner is not None:
@@ -546,9 +544,7 @@ cdef class GrpcFront(Front):
             return 0
         j.answered = True
         s.job = None
-        if j.timer is not None:
-            j.timer.cancel()
-            j.timer = None
+        j.disarm()
         if error is None:
             code = self.write_answer(j, value, None)
         else:

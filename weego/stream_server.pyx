@@ -463,9 +463,7 @@ cdef class StreamFront(Front):
         job.call.cancelled = True
         s.cancellation = error
         self.forget(s)
-        if job.timer is not None:
-            job.timer.cancel()
-            job.timer = None
+        job.disarm()
         if job.runner is not None:
             interruption = Interruption.__new__(Interruption)
             interruption.job = job
@@ -582,9 +580,7 @@ cdef class StreamFront(Front):
         if j.answered:
             return 0
         j.answered = True
-        if j.timer is not None:
-            j.timer.cancel()
-            j.timer = None
+        j.disarm()
         code = self.write_answer(j, value, error)
         j.answer_size = s.sent
         self.forget(s)

@@ -110,9 +110,7 @@ cdef class ThriftFront(Front):
             c.context = None
         elif c.context is not None:
             (<set>c.context).discard(job)
-        if job.timer is not None:
-            job.timer.cancel()
-            job.timer = None
+        job.disarm()
         if c.fd >= 0 and not r.route.oneway:
             protocol = <ThriftServerProtocol>c.protocol
             out = c.writer()
