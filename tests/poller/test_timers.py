@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 import sys
 
+import pytest
+
 from poller.clock import monotonic
 from poller.loop import Loop
 from poller.timers import Timers
@@ -55,6 +57,46 @@ def test_a_cancelled_timer_never_fires_and_is_soon_forgotten() -> None:
     assert len(loop.timers) == 500
     loop.run_once()
     assert fired == []
+    loop.close()
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 15, 16, 17, 200])
+def test_whatever_is_cancelled_the_others_fire_in_order(count: int) -> None:
+    loop, fired, now, chance = Loop(), [], monotonic(), random.Random(count)
+    live = []
+
+    def add() -> None:
+        delay = chance.random() * 0.001
+        live.append((delay, loop.call_at(now + delay, lambda: fired.append(delay))))
+
+    for _ in range(count):
+        add()
+    for _ in range(count * 3):
+        if live and chance.random() < 0.6:
+            live.pop(chance.randrange(len(live)))[1].cancel()
+        else:
+            add()
+        assert len(loop.timers) == len(live)
+    drive(loop, fired, len(live))
+    assert fired == sorted(delay for delay, _ in live)
+    assert len(loop.timers) == 0
+    loop.close()
+
+
+def test_what_is_let_go_of_by_a_cancelled_timer_may_cancel_others() -> None:
+    loop, fired = Loop(), []
+
+    class Guard:
+        def __del__(self) -> None:
+            other.cancel()
+
+        def __call__(self) -> None:
+            raise AssertionError
+
+    other = loop.call_later(2, lambda: fired.append("other"))
+    last = loop.call_later(3, lambda: fired.append("last"))
+    loop.call_later(1, Guard()).cancel()
+    assert (other.active, last.active, len(loop.timers)) == (False, True, 1)
     loop.close()
 
 
