@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final, TypeAlias
 
-from codec.errors import EncodeError, ProtocolError
 from codec.proto_plan import ProtoPlan
 from codec.spec import Method, ServiceSpec
+from codec.upb_coders import upb_coders
 
 __all__ = ["MessageType", "ProtobufMethodSpec", "message_type", "protobuf_service"]
 
@@ -49,36 +49,12 @@ def message_type(cls: type[Any]) -> MessageType:
     """The MessageType of a class: a generated message of protobuf's own, or a native struct. TypeError for any other."""
     descriptor = getattr(cls, "DESCRIPTOR", None)
     if descriptor is not None and hasattr(cls, "FromString"):
-        return _upb_type(cls, descriptor.full_name)
+        encode, decode = upb_coders(cls, descriptor.full_name)
+        return MessageType(cls, descriptor.full_name, encode, decode)
     plan = cls.__dict__.get("__plan__")
     if isinstance(plan, ProtoPlan):
         return MessageType(cls, plan.full_name, plan.dumps, plan.loads)
     raise TypeError(f"{cls!r} is no Protobuf message class")
-
-
-def _upb_type(cls: type[Any], full_name: str) -> MessageType:
-    from google.protobuf.message import DecodeError
-    from google.protobuf.message import EncodeError as UpbEncodeError
-
-    serialize = cls.SerializeToString
-    parse = cls.FromString
-
-    def encode(message: Any) -> bytes:
-        if message.__class__ is not cls:
-            raise EncodeError(f"expected a {full_name}, got {type(message).__name__}")
-        try:
-            data: bytes = serialize(message)
-        except UpbEncodeError as error:  # a required field is missing, or the message is larger than 2 GiB
-            raise EncodeError(str(error), full_name) from error
-        return data
-
-    def decode(data: Bytes) -> Any:
-        try:
-            return parse(data)
-        except DecodeError as error:
-            raise ProtocolError(f"{full_name}: these {len(data)} bytes are no such message ({error})") from error
-
-    return MessageType(cls, full_name, encode, decode)
 
 
 class ProtobufMethodSpec(Method):
