@@ -9,7 +9,9 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t
 cdef class GrpcStream(Stream):
     cdef public Py_ssize_t max_message       # bytes of one message to receive
     cdef public bint eager                   # tell the owner of every message, and not only of the end
-    cdef readonly list messages              # whole messages not taken yet: bytes, or a tuple of bytes if compressed
+    cdef readonly Py_ssize_t ready           # whole messages not taken yet: bytes, or a tuple of bytes if compressed
+    cdef object first                        # the first of them
+    cdef list later                          # … and the others, if there ever were any
     cdef readonly object failure             # the RpcError that what arrived is, or None
     cdef readonly int64_t size               # bytes of messages received, prefixes included
     cdef readonly int64_t sent               # bytes of messages sent, prefixes included
@@ -25,7 +27,10 @@ cdef class GrpcStream(Stream):
     cdef int whole(self, payload) except -1   # bytes, or a tuple of bytes if compressed
     cdef int fail(self, object failure) except -1
     cdef object take_message(self)           # bytes, a tuple of bytes, or None
+    cdef int drop_messages(self) except -1   # those that are ready
     cdef int send_message(self, bytes payload, bint compressed, bint end) except -1
+    # An answer of one message: its head (None: that has left), the message, its trailers.
+    cdef int send_answer(self, tuple head, bytes payload, tuple trailers) except -1
 
 
 cdef double parse_timeout(bytes value) noexcept

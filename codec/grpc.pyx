@@ -29,6 +29,8 @@ cdef enum:
 DEFAULT_MAX_MESSAGE = 4 * 2**20
 """Bytes of one message, unless the configuration says otherwise: what grpcio and grpc-go allow."""
 
+cdef Py_ssize_t LONGEST = DEFAULT_MAX_MESSAGE
+
 LONGEST_TIMEOUT = 1e10
 """Seconds; a longer timeout is none at all. 99999999H, the longest that can be written, is."""
 
@@ -45,8 +47,7 @@ cdef class GrpcStream(Stream):
     """One call: its messages in both directions."""
 
     def __cinit__(self):
-        self.max_message = DEFAULT_MAX_MESSAGE
-        self.messages = []
+        self.max_message = LONGEST
 
     cdef int on_data(self, const uint8_t* p, Py_ssize_t n) except -1:
         cdef Py_ssize_t more
@@ -113,7 +114,13 @@ cdef class GrpcStream(Stream):
 
     cdef int whole(self, payload) except -1:
         cdef Py_ssize_t size = len(payload[0]) if type(payload) is tuple else PyBytes_GET_SIZE(payload)
-        self.messages.append(payload)
+        if self.ready == 0:
+            self.first = payload
+        else:
+            if self.later is None:
+                self.later = []
+            self.later.append(payload)
+        self.ready += 1
         self.connection.messages_received += 1
         self.held += size
         self.connection.held += size
@@ -133,11 +140,53 @@ cdef class GrpcStream(Stream):
 
     cdef object take_message(self):
         """The next whole message: bytes, or a tuple of bytes if it is compressed; None when there is none. The windows open again."""
-        if not self.messages:
+        if self.ready == 0:
             return None
-        payload = self.messages.pop(0)
+        payload = self.first
+        self.ready -= 1
+        self.first = self.later.pop(0) if self.ready else None
         self.connection.take(self, len(payload[0]) if type(payload) is tuple else PyBytes_GET_SIZE(payload))
         return payload
+
+    cdef int drop_messages(self) except -1:
+        self.ready = 0
+        self.first = self.later = None
+        return 0
+
+    @property
+    def messages(self):
+        """Whole messages not taken yet, as a list."""
+        return [] if self.ready == 0 else [self.first, *(self.later or ())]
+
+    cdef int send_answer(self, tuple head, bytes payload, tuple trailers) except -1:
+        cdef H2Connection c = self.connection
+        cdef Py_ssize_t size = PREFIX + PyBytes_GET_SIZE(payload)
+        cdef uint8_t* o
+        cdef WriteBuffer out
+        if (self.queue is not None or not self.is_open or self.local_done or c.dead
+                or size > c.send_window or size > self.send_window() or size > c.longest_frame() or not c.has_room_now()):
+            if head is not None:
+                c.send_fields(self, head, False)
+            self.send_message(payload, False, False)
+            return c.send_fields(self, trailers, True)
+        # The usual case: three frames, written in one go.
+        out = c.sink.writer()
+        if head is not None:
+            c.append_fields(out, self.id, head, False)
+        reserve(out, FRAME_HEAD + size)
+        o = out.p + out.n
+        put_frame_head(o, size, DATA, 0, self.id)
+        o[FRAME_HEAD] = 0
+        put32(o + FRAME_HEAD + 1, <uint32_t>(size - PREFIX))
+        memcpy(o + FRAME_HEAD + PREFIX, PyBytes_AS_STRING(payload), size - PREFIX)
+        out.n += FRAME_HEAD + size
+        c.append_fields(out, self.id, trailers, True)
+        c.sink.wrote()
+        c.sent_data(self, size)
+        self.sent += size
+        c.messages_sent += 1
+        self.local_done = True
+        return c.local_end(self)
 
     cdef int send_message(self, bytes payload, bint compressed, bint end) except -1:
         """Send one message; what no window allows waits."""

@@ -85,7 +85,7 @@ cdef class GrpcClientStream(GrpcStream):
 
     cdef bint has_news(self) noexcept:
         """Need who reads wait no longer?"""
-        if self.eager and self.messages or self.wants_head and self.headers is not None:
+        if self.eager and self.ready or self.wants_head and self.headers is not None:
             return True
         return self.remote_done or not self.is_open or self.failure is not None or self.is_late
 
@@ -273,7 +273,7 @@ cdef class Link(Receiver):
             self.leave()
         if message is None:
             raise ProtocolError("the peer said that all is well and sent no answer", code=Code.UNIMPLEMENTED, instance=self.address)
-        if s.messages:
+        if s.ready:
             raise ProtocolError("the peer sent more than one answer", code=Code.UNIMPLEMENTED, instance=self.address)
         return self.decoded(s, method, message)
 
@@ -404,9 +404,9 @@ cdef class GrpcCall:
             if self.outcome is not None:
                 raise self.outcome
             return None
-        if not s.messages and not s.has_news():
+        if not s.ready and not s.has_news():
             self.wait_news()
-        if s.messages and not s.is_late:
+        if s.ready and not s.is_late:
             self.link.enter()
             try:
                 return s.take_message()
@@ -487,7 +487,7 @@ cdef class GrpcCall:
             if until != self.deadline and s.is_late:
                 self.late = f"no room for a message within {self.send_timeout:g} s (send_timeout)"
         if not s.is_open or s.remote_done or s.is_late or s.failure is not None:
-            if s.messages and s.failure is None and not s.is_late:
+            if s.ready and s.failure is None and not s.is_late:
                 raise Cancelled(f"{self.method.spec.name} has ended; what it still had to say can be read", instance=self.link.address)
             self.settle()
             raise self.outcome or Cancelled(f"{self.method.spec.name} has ended", instance=self.link.address)

@@ -3,7 +3,7 @@
 
 from codec.buffer cimport WriteBuffer
 from codec.grpc cimport GrpcStream
-from codec.h2.connection cimport H2Connection, Sink, Stream
+from codec.h2.connection cimport Block, H2Connection, Sink, Stream
 from codec.protocol cimport Protocol
 from governance.call cimport Call
 from libc.stdint cimport int64_t
@@ -48,27 +48,38 @@ cdef class Interruption(Waiter):
     cdef object error
 
 
+cdef class Asked:
+    """What the headers of a call say. Calls whose headers are the same share one; nothing in it changes."""
+
+    cdef bytes path
+    cdef double timeout                    # seconds; -1: none
+    cdef str encoding                      # of the requests' messages; None: none
+    cdef bytes accepts                     # grpc-accept-encoding
+    cdef bytes origin                      # of a browser
+    cdef bytes content_type                # of the answer; None: gRPC's own
+    cdef int dialect
+    cdef int http_error                    # HTTP status to refuse with, or 0
+    cdef object refusal                    # RpcError to refuse with, or None
+
+    cdef int read(self, list fields) except -1
+    cdef int read_type(self, bytes value, Py_ssize_t n) except -1
+
+
 cdef class GrpcServerStream(GrpcStream):
     cdef GrpcFront front
     cdef GrpcJob job                       # the call under way, or None
     cdef readonly GrpcRoute route
-    cdef bytes path
+    cdef Asked asked
     cdef int dialect
-    cdef double timeout                    # seconds; -1: none
     cdef double arrived                    # monotonic seconds
-    cdef str encoding                      # of the requests' messages; None: none
-    cdef bytes accepts                     # grpc-accept-encoding
     cdef bytes text                        # of a body in base64: what is no group of four yet
-    cdef bytes origin                      # of a browser
-    cdef bytes content_type                # of the answer
     cdef int http_error                    # HTTP status to refuse with, or 0
-    cdef object refusal                    # RpcError to refuse with, or None
     cdef bint started                      # the front has taken it up
     cdef bint head_sent
     cdef bint came_packed                  # the request taken last was compressed
     cdef str sending                       # encoding announced in the head; None: identity
 
-    cdef int look_up(self, bytes path) except -1
+    cdef int look_up(self, Asked asked) except -1
 
 
 cdef class GrpcServerConnection(H2Connection):
@@ -105,7 +116,8 @@ cdef class GrpcFront(Front):
     cdef int preflight(self, GrpcServerStream s) except -1
     cdef int cancel(self, GrpcJob job, object error) except -1
     cdef int send_head(self, GrpcServerStream s, Call call) except -1
-    cdef list head_fields(self, GrpcServerStream s, Call call)
+    cdef object head_fields(self, GrpcServerStream s, Call call)
+    cdef bytes encoded(self, GrpcRoute route, object value)
     cdef int send_value(self, GrpcJob job, object value, bint end) except -1
     cdef int send_status(self, GrpcServerStream s, Call call, list status) except -1
     cdef int settle(self, GrpcServerConnection p) except -1

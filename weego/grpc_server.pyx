@@ -57,14 +57,17 @@ cdef int INTERNAL_ERROR = ErrorCode.INTERNAL_ERROR
 cdef int REFUSED_STREAM = ErrorCode.REFUSED_STREAM
 cdef int H2_CANCEL = ErrorCode.CANCEL
 
+# What the length before a message can say.
+cdef Py_ssize_t LONGEST_MESSAGE = 0xFFFFFFFF
+
 cdef int OK = 0
 cdef int INTERNAL = Code.INTERNAL
 
 cdef Field STATUS_200 = Field(b":status", b"200")
 cdef Field PLAIN_TYPE = Field(b"content-type", b"application/grpc")
-cdef list HEAD = [STATUS_200, PLAIN_TYPE]
+cdef tuple HEAD = (STATUS_200, PLAIN_TYPE)
 cdef Field STATUS_OK = Field(b"grpc-status", b"0")
-cdef list OK_TRAILERS = [STATUS_OK]
+cdef tuple OK_TRAILERS = (STATUS_OK,)
 cdef bytes GRPC_TYPE = b"application/grpc"
 cdef dict CONTENT_TYPES = {}
 # What a browser's script may read of our answers, and send with its calls, beyond what is always allowed.
@@ -194,7 +197,7 @@ cdef object decoded(GrpcServerStream s, GrpcRoute route, object payload, Py_ssiz
     """A message as the handler wants it. RpcError when it cannot be read."""
     s.came_packed = type(payload) is tuple
     if s.came_packed:
-        payload = decompress(s.encoding or "", payload[0], limit)
+        payload = decompress(s.asked.encoding or "", payload[0], limit)
     return route.decode(payload)
 
 
@@ -264,8 +267,8 @@ cdef class GrpcFront(Front):
         cdef GrpcServerConnection p
         cdef GrpcServerStream s
         cdef int events
-        if isinstance(message, H2Connection):
-            p = <GrpcServerConnection>message
+        if not isinstance(message, GrpcServerStream):
+            p = <GrpcServerConnection?>message
             p.events = 0
             p.pinged = 0
             return self.settle(p)
@@ -327,8 +330,8 @@ cdef class GrpcFront(Front):
             job.args = (request,)
         s.job = job
         timeout = route.target.timeout
-        if s.timeout >= 0:
-            left = s.timeout - (monotonic() - s.arrived)
+        if s.asked.timeout >= 0:
+            left = s.asked.timeout - (monotonic() - s.arrived)
             if left < 1e-9:
                 left = 1e-9
             if timeout <= 0 or left < timeout:
@@ -343,19 +346,20 @@ cdef class GrpcFront(Front):
     cdef object why_not(self, Connection c, GrpcServerStream s):
         """The RpcError to answer with instead of calling anyone, or None."""
         cdef GrpcRoute route = s.route
-        if s.refusal is not None:
-            return s.refusal
+        cdef Asked asked = s.asked
+        if asked.refusal is not None:
+            return asked.refusal
         if route is None:
-            return self.nobody(s.path)
-        if s.encoding is not None and not is_known(s.encoding):
-            return RpcError(f"messages cannot be read in the encoding {s.encoding[:40]!r}", code=Code.UNIMPLEMENTED)
+            return self.nobody(asked.path)
+        if asked.encoding is not None and not is_known(asked.encoding):
+            return RpcError(f"messages cannot be read in the encoding {asked.encoding[:40]!r}", code=Code.UNIMPLEMENTED)
         if s.failure is not None:
             return s.failure
-        if s.timeout == 0:
+        if asked.timeout == 0:
             return DeadlineExceeded("the call came with no time left")
         if not route.client_streaming:
-            if len(s.messages) != 1:
-                return ProtocolError(f"{route.path.decode()} takes one request, {len(s.messages)} came", code=Code.INTERNAL)
+            if s.ready != 1:
+                return ProtocolError(f"{route.path.decode()} takes one request, {s.ready} came", code=Code.INTERNAL)
         return self.dispatcher.full(c, route.target, route.spec.name)
 
     def nobody(self, bytes path):
@@ -374,7 +378,7 @@ cdef class GrpcFront(Front):
         cdef list fields = status_fields(error.code, error.message, error)
         if error.code == Code.UNIMPLEMENTED and s.route is not None:
             fields.append((b"grpc-accept-encoding", accepted()))
-        s.messages.clear()
+        s.drop_messages()
         self.send_status(s, None, fields)
         if c.is_surplus:
             self.turn_away(c)
@@ -416,9 +420,10 @@ cdef class GrpcFront(Front):
 
     def allowed_origin(self, GrpcServerStream s not None):
         """The origin of a browser's script if it may call, else None."""
-        if s.origin is None or (self.origins is not None and s.origin not in self.origins):
+        cdef bytes origin = s.asked.origin
+        if origin is None or (self.origins is not None and origin not in self.origins):
             return None
-        return s.origin
+        return origin
 
     # ---- a call ends early -------------------------------------------------------------------------------------------
 
@@ -445,7 +450,7 @@ cdef class GrpcFront(Front):
 
     # ---- the answer goes out -----------------------------------------------------------------------------------------
 
-    cdef list head_fields(self, GrpcServerStream s, Call call):
+    cdef object head_fields(self, GrpcServerStream s, Call call):
         cdef list fields
         if call is None or (call.outgoing is None and call.compression is None):
             if s.dialect == GRPC:
@@ -454,18 +459,18 @@ cdef class GrpcFront(Front):
             fields = []
         else:
             fields = metadata_fields(call.outgoing.items()) if call.outgoing else []
-            if call.compression is not None and call.compression != "identity" and accepts(s.accepts, call.compression):
+            if call.compression is not None and call.compression != "identity" and accepts(s.asked.accepts, call.compression):
                 s.sending = call.compression
                 fields.append((b"grpc-encoding", s.sending.encode()))
         s.head_sent = True
         if s.dialect == GRPC:
-            return HEAD + fields
+            return [*HEAD, *fields]
         allowed = self.allowed_origin(s)
         if allowed is not None:
             fields += [(b"access-control-allow-origin", allowed), (b"vary", b"origin")]
             names = b",".join([name for name, _ in fields])
             fields.append((b"access-control-expose-headers", EXPOSED[0][1] + b"," + names))
-        return [STATUS_200, (b"content-type", s.content_type)] + fields
+        return [STATUS_200, (b"content-type", s.asked.content_type)] + fields
 
     cdef int send_head(self, GrpcServerStream s, Call call) except -1:
         if not s.head_sent:
@@ -473,13 +478,18 @@ cdef class GrpcFront(Front):
             s.connection.send_fields(s, fields, False)
         return 0
 
+    cdef bytes encoded(self, GrpcRoute route, object value):
+        """A message of the answer; EncodeError when it does not fit the IDL."""
+        cdef bytes payload = route.encode(value)
+        if PyBytes_GET_SIZE(payload) > LONGEST_MESSAGE:
+            raise EncodeError(f"a message of {len(payload)} bytes is longer than gRPC can say", route.spec.name)
+        return payload
+
     cdef int send_value(self, GrpcJob job, object value, bint end) except -1:
         """Send one message of the answer; EncodeError when it does not fit the IDL."""
         cdef GrpcServerStream s = job.stream
-        cdef bytes payload = job.route.encode(value)
+        cdef bytes payload = self.encoded(job.route, value)
         cdef bint compressed = False
-        if PyBytes_GET_SIZE(payload) > 0xFFFFFFFF:
-            raise EncodeError(f"a message of {len(payload)} bytes is longer than gRPC can say", job.route.spec.name)
         self.send_head(s, job.call)
         if s.sending is not None and job.call.compression is not None:
             payload = compress(s.sending, payload)
@@ -499,7 +509,7 @@ cdef class GrpcFront(Front):
             status = status + metadata_fields(call.trailing.items())
         if s.dialect == GRPC:
             if not s.head_sent:
-                status = self.head_fields(s, call) + status
+                status = [*self.head_fields(s, call), *status]
             return s.connection.send_fields(s, status, True)
         self.send_head(s, call)
         data = b"".join([f.name + b": " + f.value + b"\r\n" if isinstance(f, Field) else f[0] + b": " + f[1] + b"\r\n" for f in status])
@@ -564,6 +574,10 @@ cdef class GrpcFront(Front):
             if error is None:
                 try:
                     if not j.route.server_streaming:
+                        if s.dialect == GRPC and call.outgoing is None and call.trailing is None and call.compression is None:
+                            s.send_answer(None if s.head_sent else HEAD, self.encoded(j.route, value), OK_TRAILERS)
+                            s.head_sent = True
+                            return OK
                         self.send_value(j, value, False)
                     if call.trailing is None and s.dialect == GRPC:
                         if not s.head_sent:

@@ -1,23 +1,21 @@
 # One call as it comes, and what it says about itself: part of grpc_server.pyx.
 
-cdef class GrpcServerStream(GrpcStream):
-    cdef int on_headers(self) except -1:
+cdef class Asked:
+    cdef int read(self, list fields) except -1:
         """Find out what is asked for; what is wrong with it is answered when the call would start."""
         cdef Field f
         cdef int kind
-        cdef bytes value, method = None
+        cdef bytes method = None, type = None
+        cdef Py_ssize_t n = PyBytes_GET_SIZE(GRPC_TYPE)
         self.timeout = -1
-        self.arrived = self.connection.sink.now()
-        for each in self.headers:
+        for each in fields:
             f = <Field>each
             kind = f.kind
             if kind == PATH:
                 self.path = f.value
-                self.look_up(f.value)
             elif kind == CONTENT_TYPE:
-                value = f.value
-                if PyBytes_GET_SIZE(value) >= 16 and memcmp(PyBytes_AS_STRING(value), PyBytes_AS_STRING(GRPC_TYPE), 16) == 0:
-                    self.content_type = value
+                if PyBytes_GET_SIZE(f.value) >= n and memcmp(PyBytes_AS_STRING(f.value), PyBytes_AS_STRING(GRPC_TYPE), n) == 0:
+                    type = f.value
             elif kind == METHOD:
                 method = f.value
             elif kind == GRPC_TIMEOUT:
@@ -32,13 +30,50 @@ cdef class GrpcServerStream(GrpcStream):
                 self.origin = f.value
         if method != b"POST":
             self.http_error = 204 if method == b"OPTIONS" and self.origin is not None else 405
-        elif self.content_type is None:
+        elif type is None:
             self.http_error = 415
         else:
-            self.set_dialect()
+            self.read_type(type, n)
+        return 0
+
+    cdef int read_type(self, bytes value, Py_ssize_t n) except -1:
+        """Which gRPC it is, by what stands behind the first `n` bytes of the content type: nothing, "+proto", ";charset…", "-web…"."""
+        rest = value[n:]
+        if not rest or rest[:1] in b"+;":
+            return 0
+        self.content_type = value
+        if rest.startswith(b"-web-text"):
+            self.dialect = WEB_TEXT
+        elif rest.startswith(b"-web"):
+            self.dialect = WEB
+        else:
+            self.http_error = 415
+        return 0
+
+
+cdef class GrpcServerStream(GrpcStream):
+    cdef int on_headers(self) except -1:
+        """Find out what is asked for, unless the connection knows these headers."""
+        cdef Block seen = self.connection.seen
+        cdef Asked asked = None
+        if seen is not None:
+            asked = <Asked>seen.parsed
+        if asked is None:
+            asked = Asked.__new__(Asked)
+            asked.read(self.headers)
+            if asked.refusal is None and seen is not None:  # an error belongs to one call
+                seen.parsed = asked
+        self.asked = asked
+        self.arrived = self.connection.sink.now()
+        self.dialect = asked.dialect
+        self.http_error = asked.http_error
+        if asked.dialect == WEB_TEXT:
+            self.text = b""
+        if asked.path is not None:
+            self.look_up(asked)
         if self.http_error:
             return 0  # answered when all of it has come, as by any HTTP server
-        if self.route is None or self.refusal is not None:
+        if self.route is None or asked.refusal is not None:
             return 1
         self.eager = self.route.client_streaming
         return self.eager
@@ -59,25 +94,15 @@ cdef class GrpcServerStream(GrpcStream):
             return 1
         return GrpcStream.on_data(self, <const unsigned char*>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
 
-    def set_dialect(self):
-        """Which gRPC it is, by the rest of the content type: nothing, "+proto", ";charset…", "-web…"."""
-        rest = self.content_type[16:]
-        if not rest or rest[:1] in b"+;":
-            self.content_type = None
-        elif rest.startswith(b"-web-text"):
-            self.dialect = WEB_TEXT
-            self.text = b""
-        elif rest.startswith(b"-web"):
-            self.dialect = WEB
-        else:
-            self.http_error = 415
-
-    cdef int look_up(self, bytes path) except -1:
+    cdef int look_up(self, Asked asked) except -1:
+        cdef bytes path = asked.path
         self.route = <GrpcRoute>self.front.routes.get(path)
-        if self.route is None:
-            # Kitex does not compare the package (`server_handler.go`), so its callers may leave it out.
-            service, _, method = path.rpartition(b"/")
-            self.route = <GrpcRoute>self.front.short.get(service.rpartition(b".")[2].rpartition(b"/")[2] + b"/" + method)
+        if self.route is not None:
+            asked.path = self.route.path  # the dictionary's own: found at a glance the next time
+            return 0
+        # Kitex does not compare the package (`server_handler.go`), so its callers may leave it out.
+        service, _, method = path.rpartition(b"/")
+        self.route = <GrpcRoute>self.front.short.get(service.rpartition(b".")[2].rpartition(b"/")[2] + b"/" + method)
         return 0
 
     cdef int on_drained(self) except -1:
@@ -96,7 +121,7 @@ cdef class GrpcServerStream(GrpcStream):
     @property
     def request_compression(self):
         """For Call.request_compression."""
-        return self.encoding if self.came_packed else None
+        return self.asked.encoding if self.came_packed else None
 
     @property
     def framing_name(self):
@@ -106,7 +131,7 @@ cdef class GrpcServerStream(GrpcStream):
     @property
     def method(self):
         """The method's name as text."""
-        return (self.path or b"").rpartition(b"/")[2].decode("utf-8", "replace")
+        return (self.asked.path or b"").rpartition(b"/")[2].decode("utf-8", "replace")
 
     @property
     def caller_name(self):

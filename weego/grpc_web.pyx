@@ -102,7 +102,7 @@ cdef class WebConnection(GrpcServerConnection):
         s.id = self.last_remote
         s.is_open = True
         s.headers = fields
-        self.streams[s.id] = s
+        self.streams.add(s)
         self.remote_streams += 1
         self.current = s
         self.head_written = False
@@ -235,7 +235,7 @@ cdef class WebConnection(GrpcServerConnection):
         out.append(PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
         self.sink.wrote()
 
-    cdef int write_fields(self, Stream s, list fields, bint end) except -1:
+    cdef int write_fields(self, Stream s, object fields, bint end) except -1:
         """The head of the answer."""
         cdef list lines = []
         cdef bytes name, value, status = b"200"

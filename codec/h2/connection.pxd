@@ -78,7 +78,7 @@ cdef class Stream:
     cdef list queue                           # bytes that wait for a window, or None
     cdef Py_ssize_t offset                    # sent of queue[0]
     cdef readonly Py_ssize_t queued           # bytes in `queue`
-    cdef list last_fields                     # trailers that wait behind the queue
+    cdef object last_fields                   # trailers that wait behind the queue
     cdef double progress                      # when data last left, or began to wait (the sink's clock)
     cdef bint ending                          # END_STREAM goes with the end of the queue
     cdef bint ended_locally                   # END_STREAM is written
@@ -96,12 +96,43 @@ cdef class Stream:
     cdef int64_t send_window(self) noexcept
 
 
+cdef class Streams:
+    cdef list slots                           # Streams and Nones, a power of two of them
+    cdef Py_ssize_t mask
+    cdef readonly Py_ssize_t count
+
+    cdef Stream find(self, uint32_t id)       # or None
+    cdef int add(self, Stream s) except -1
+    cdef int remove(self, Stream s) except -1
+    cdef int resize(self, Py_ssize_t size) except -1
+    cpdef list values(self)
+
+
+cdef enum:
+    MOST_BLOCK = 48         # bytes of a block that is worth remembering: indices alone, and so as many fields
+    BLOCKS = 8              # that a connection remembers; a power of two
+
+
+cdef class Block:
+    """A header block that may come again: while the decoder's table stays the same, it means the same."""
+
+    cdef list fields
+    cdef int64_t changes                      # Decoder.changes when it was decoded
+    cdef Py_ssize_t size
+    cdef uint8_t data[MOST_BLOCK]
+    # What is known of it; nothing is kept of one with a content-length, which has to do with its stream.
+    cdef bint is_request                      # it is one as the RFC wants it
+    cdef int status                           # of an answer as the RFC wants it; 0: not known to be one
+    cdef bint is_trailers                     # it may be
+    cdef object parsed                        # belongs to the stream's class: what it has made of these fields, or None
+
+
 cdef class H2Sender(Protocol):
     cdef readonly bint is_client
     cdef Sink sink
     cdef Decoder decoder
     cdef Encoder encoder
-    cdef readonly dict streams                # id → Stream, those that are open
+    cdef readonly Streams streams             # those that are open
     cdef Stream last                          # of the last frame: most frames come in runs
     cdef public int events
     cdef public object owner
@@ -138,6 +169,9 @@ cdef class H2Sender(Protocol):
     cdef object waiting                       # deque of Streams with something to send and a window of their own
     cdef readonly int64_t queued              # bytes that wait in all streams
 
+    cdef list blocks                          # those seen lately, by what they look like
+    cdef Block seen                           # of them the one whose fields `on_headers` is told of, or None
+
     # A header block that has not come whole.
     cdef WriteBuffer block
     cdef uint32_t block_stream                # 0: none
@@ -171,8 +205,9 @@ cdef class H2Sender(Protocol):
     cdef int was_ended(self, uint32_t id) noexcept      # 0: not known, 1: in order, 2: by a reset
 
     # ---- for the owner; none of these runs user code
-    cdef Stream open_stream(self, list fields, bint end)
-    cdef int send_fields(self, Stream s, list fields, bint end) except -1
+    cdef Stream open_stream(self, object fields, bint end)
+    # `fields`: a list, or a tuple of Fields that is sent often (Encoder.block)
+    cdef int send_fields(self, Stream s, object fields, bint end) except -1
     # `owner`: None, or the immutable bytes that `p[:n]` is the end of; then it is not copied
     cdef int send_data(self, Stream s, const uint8_t* p, Py_ssize_t n, bint end, bytes owner) except -1
     cdef int reset_stream(self, Stream s, int code) except -1
@@ -180,7 +215,8 @@ cdef class H2Sender(Protocol):
     cdef int productive(self) except -1
     cdef int pump(self) except -1
 
-    cdef int write_fields(self, Stream s, list fields, bint end) except -1
+    cdef int write_fields(self, Stream s, object fields, bint end) except -1
+    cdef int append_fields(self, WriteBuffer out, uint32_t id, object fields, bint end) except -1
     cdef Py_ssize_t write_data(self, Stream s, const uint8_t* p, Py_ssize_t n, bint end, bytes owner) except -1
     cdef void sent_data(self, Stream s, Py_ssize_t n) noexcept
     cdef Py_ssize_t longest_frame(self) noexcept
@@ -211,6 +247,7 @@ cdef class H2Connection(H2Sender):
     cdef object on_headers_frame(self, int flags, uint32_t id, const uint8_t* p, Py_ssize_t n)
     cdef object on_continuation(self, int flags, uint32_t id, const uint8_t* p, Py_ssize_t n)
     cdef object header_block(self, const uint8_t* p, Py_ssize_t n, int flags, uint32_t id)
+    cdef Block block_of(self, const uint8_t* p, Py_ssize_t n)
     cdef object new_request(self, uint32_t id, list fields, bint end)
     cdef object more_fields(self, Stream s, list fields, bint end)
     cdef object on_rst_frame(self, uint32_t id, const uint8_t* p, Py_ssize_t n)

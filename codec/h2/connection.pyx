@@ -17,13 +17,17 @@ When the peer breaks a rule of one stream, that stream is reset (GOT_RESET). Whe
 codec.h2.limits, GOAWAY is written and `receive` raises H2Error; nothing is sent after that. Priorities are ignored (RFC 9113, 5.3), pushes
 refused. Everything a peer may make us do costs O(1) for a frame, but for a changed initial window, which the SETTINGS budget bounds.
 
-Fields to send are a list of `codec.h2.hpack.Field` (those made once and sent often: the table remembers them) and ``(name, value)`` pairs of bytes.
+Fields to send are a list of `codec.h2.hpack.Field` (those made once and sent often: the table remembers them) and ``(name, value)`` pairs of bytes,
+or a tuple of Fields, made once and sent often as a whole: its bytes are remembered too. What arrives is remembered likewise: a block that
+repeats one of the last, with a table that has not changed, is neither decoded nor checked again. Nobody changes the lists of `Stream.headers`.
 """
 
 from collections import deque
 
 from codec.buffer cimport APART, get32, left, put32, reserve
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.list cimport PyList_GET_ITEM
+from cpython.object cimport PyObject
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy
 
@@ -129,6 +133,7 @@ cdef class BufferSink(Sink):
 
 
 include "stream.pxi"
+include "table.pxi"
 
 
 cdef bint announce(Stream s, bytes value) except -1:

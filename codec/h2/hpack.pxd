@@ -38,9 +38,8 @@ cdef class Field:
     cdef readonly bint is_valid          # name in lower case and of token characters, no NUL, CR or LF in the value (RFC 9113, 8.2.1)
     cdef int static_index                # of name and value in the static table, or 0
     cdef int static_name                 # of the name alone, or 0
+    cdef Py_ssize_t size                 # as the RFC counts (4.1)
     cdef public object parsed            # belongs to whoever interprets fields: the value as they need it, or None
-
-    cdef Py_ssize_t size(self) noexcept
 
 
 cdef Field new_field(bytes name, bytes value)
@@ -53,12 +52,23 @@ cdef class Decoder:
     cdef Py_ssize_t limit                # what we allow: SETTINGS_HEADER_TABLE_SIZE
     cdef public Py_ssize_t max_list      # of one block, decoded
     cdef readonly bint overflowed        # the last block was longer than `max_list`, and so is not whole
+    cdef int64_t changes                 # of the table: while this stays the same, the same bytes are the same Fields
 
     cdef int decode(self, const uint8_t* p, const uint8_t* end, list out) except -1
     cdef Field at(self, int64_t index)
     cdef int evict(self, Py_ssize_t room) except -1
     cdef int insert(self, Field f) except -1
     cdef int resize(self, int64_t size) except -1
+
+
+cdef enum:
+    MOST_KEPT = 16
+
+
+cdef struct Kept:
+    # What a tuple of Fields was encoded to.
+    int size                             # 0: nothing is kept
+    uint8_t data[MOST_KEPT]
 
 
 cdef class Encoder:
@@ -68,7 +78,14 @@ cdef class Encoder:
     cdef Py_ssize_t max_size
     cdef Py_ssize_t lowest               # smallest max_size since the last block; -1: no change to announce
     cdef int64_t inserted                # insertions so far
+    cdef tuple first_fields, last_fields # what was encoded last of what comes first in a stream, and of what comes last, if it is sent often
+    cdef Kept first, last                # … and what it became, while the table is the same
 
+    # A whole block: of a list, whose items are Fields or pairs of bytes, or of a tuple of Fields that is given again and again. `last` says
+    # whether its fields end a stream.
+    cdef int block(self, WriteBuffer out, object fields, bint last) except -1
+    cdef int keep(self, tuple fields, bint last, const uint8_t* p, Py_ssize_t n) except -1
+    cdef void change(self) noexcept
     cdef int forget(self) except -1
     cdef int begin(self, WriteBuffer out) except -1
     cdef int field(self, WriteBuffer out, Field f) except -1

@@ -119,11 +119,8 @@ cdef class Field:
 
     def __init__(self, bytes name not None, bytes value not None):
         cdef Field f = new_field(name, value)
-        self.name, self.value, self.kind, self.is_valid = f.name, f.value, f.kind, f.is_valid
+        self.name, self.value, self.kind, self.is_valid, self.size = f.name, f.value, f.kind, f.is_valid, f.size
         self.static_index, self.static_name = STATIC_BOTH.get((name, value), 0), STATIC_NAMES.get(name, 0)
-
-    cdef Py_ssize_t size(self) noexcept:
-        return PyBytes_GET_SIZE(self.name) + PyBytes_GET_SIZE(self.value) + FIELD_OVERHEAD
 
     def __repr__(self):
         return f"<Field {self.name!r}: {self.value!r}>"
@@ -149,6 +146,7 @@ cdef Field new_field(bytes name, bytes value):
     cdef Field f = Field.__new__(Field)
     f.name = name
     f.value = value
+    f.size = PyBytes_GET_SIZE(name) + PyBytes_GET_SIZE(value) + FIELD_OVERHEAD
     found = KINDS.get(name)
     if found is not None:
         f.kind = found
@@ -308,17 +306,19 @@ cdef class Decoder:
     cdef int evict(self, Py_ssize_t room) except -1:
         cdef Py_ssize_t count = 0, size = self.size
         while size > room and count < len(self.table):
-            size -= (<Field>self.table[count]).size()
+            size -= (<Field>self.table[count]).size
             count += 1
         if count:
+            self.changes += 1
             del self.table[:count]
             self.size = size
         return 0
 
     cdef int insert(self, Field f) except -1:
-        cdef Py_ssize_t size = f.size()
+        cdef Py_ssize_t size = f.size
         self.evict(max(0, self.max_size - size))
         if size <= self.max_size:
+            self.changes += 1
             self.table.append(f)
             self.size += size
         return 0
@@ -327,6 +327,7 @@ cdef class Decoder:
         if size > self.limit:
             raise broken(f"a table of {size} bytes is more than the {self.limit} that we allow")
         self.max_size = size
+        self.changes += 1
         return self.evict(size)
 
     cdef int decode(self, const uint8_t* p, const uint8_t* end, list out) except -1:
@@ -340,7 +341,14 @@ cdef class Decoder:
         self.overflowed = False
         while p < end:
             first = p[0]
-            if first & 0x80:
+            if 0x80 < first <= 0x80 + STATIC_SIZE:
+                # A block that repeats what was sent before is made of these: an index of one byte.
+                f = <Field>STATIC_FIELDS[first - 0x80]
+                p += 1
+            elif 0x80 + STATIC_SIZE < first < 0xFF and first - 0x80 - STATIC_SIZE <= len(self.table):
+                f = <Field>self.table[len(self.table) - (first - 0x80 - STATIC_SIZE)]
+                p += 1
+            elif first & 0x80:
                 f = self.at(read_integer(&p, end, 7))
             elif first & 0x40:
                 index = read_integer(&p, end, 6)
@@ -358,7 +366,7 @@ cdef class Decoder:
                 name = self.at(index).name if index else read_string(&p, end)
                 f = new_field(name, read_string(&p, end))
             may_update = False
-            total += f.size()
+            total += f.size
             if total > most:
                 self.overflowed = True
                 if total > most * FATAL_FACTOR:
@@ -402,20 +410,65 @@ cdef class Encoder:
             return 0
         self.lowest = size if self.lowest < 0 else min(self.lowest, size)
         self.max_size = size
+        self.change()
         return self.evict(size)
+
+    cdef void change(self) noexcept:
+        """The table is not what it was: nor is what any tuple was encoded to."""
+        self.first_fields = self.last_fields = None
+        self.first.size = self.last.size = 0
 
     cdef int evict(self, Py_ssize_t room) except -1:
         cdef Field f
         while self.table and self.size > room:
+            self.change()
             f = <Field>self.table.pop(0)
-            self.size -= f.size()
+            self.size -= f.size
             del self.known[f]
         return 0
 
     cdef int forget(self) except -1:
         """Empty the table, on both sides: a block was not finished, and the peer never saw it."""
+        self.change()
         self.evict(0)
         self.lowest = 0
+        return 0
+
+    cdef int block(self, WriteBuffer out, object fields, bint last) except -1:
+        cdef Py_ssize_t start
+        cdef int64_t inserted = self.inserted
+        cdef Kept* kept = &self.last if last else &self.first
+        cdef bint changes = self.lowest >= 0
+        if kept.size and fields is (self.last_fields if last else self.first_fields):
+            reserve(out, MOST_KEPT)
+            memcpy(out.p + out.n, kept.data, MOST_KEPT)
+            out.n += kept.size
+            return 0
+        start = out.n
+        self.begin(out)
+        if type(fields) is tuple:
+            for each in <tuple>fields:
+                self.field(out, <Field?>each)
+            if self.inserted == inserted and not changes:
+                self.keep(<tuple>fields, last, out.p + start, out.n - start)
+            return 0
+        for each in <list?>fields:
+            if type(each) is Field:
+                self.field(out, <Field>each)
+            else:
+                self.literal(out, <bytes?>(<tuple?>each)[0], <bytes?>(<tuple>each)[1])
+        return 0
+
+    cdef int keep(self, tuple fields, bint last, const uint8_t* p, Py_ssize_t n) except -1:
+        cdef Kept* kept = &self.last if last else &self.first
+        if not 0 < n <= MOST_KEPT:
+            return 0
+        if last:
+            self.last_fields = fields
+        else:
+            self.first_fields = fields
+        kept.size = n
+        memcpy(kept.data, p, n)
         return 0
 
     cdef int begin(self, WriteBuffer out) except -1:
@@ -437,9 +490,10 @@ cdef class Encoder:
         if found is not None:
             number = found
             return write_integer(out, 0x80, 7, STATIC_SIZE + self.inserted - number)
-        size = f.size()
+        size = f.size
         if size > self.max_size:
             return self.literal(out, f.name, f.value)
+        self.change()
         self.evict(self.max_size - size)
         if f.static_name:
             write_integer(out, 0x40, 6, f.static_name)
@@ -463,15 +517,11 @@ cdef class Encoder:
             write_string(out, name)
         return write_string(out, value)
 
-    def encode_block(self, list fields not None):
-        """A block of Fields, which the table remembers, and ``(name, value)`` pairs, which it does not, as bytes."""
+    def encode_block(self, fields not None, bint last=False):
+        """A block of Fields, which the table remembers, and ``(name, value)`` pairs, which it does not, as bytes. A tuple of Fields alone
+        is one that is sent often; `last`: at the end of streams."""
         cdef WriteBuffer out = WriteBuffer()
-        self.begin(out)
-        for each in fields:
-            if isinstance(each, Field):
-                self.field(out, <Field>each)
-            else:
-                self.literal(out, each[0], each[1])
+        self.block(out, fields, last)
         return out.take()
 
     def set_max_table(self, int64_t size):

@@ -106,7 +106,7 @@ cdef class H2Connection(H2Sender):
         self.credit()
         s = self.last
         if s is None or s.id != id:
-            s = <Stream>self.streams.get(id)
+            s = self.streams.find(id)
             if s is None:
                 return self.on_late_frame(id, True)
             self.last = s
@@ -171,7 +171,7 @@ cdef class H2Connection(H2Sender):
         return None
 
     cdef bint is_local(self, uint32_t id) noexcept:
-        return bool(id & 1) == self.is_client
+        return <bint>(id & 1) == self.is_client
 
     cdef bint is_idle(self, uint32_t id) noexcept:
         return id >= self.next_local if self.is_local(id) else id > self.last_remote
@@ -226,13 +226,19 @@ cdef class H2Connection(H2Sender):
 
     cdef object header_block(self, const uint8_t* p, Py_ssize_t n, int flags, uint32_t id):
         """A whole header block. It is decoded whatever becomes of its stream: the tables must stay the same on both sides."""
-        cdef list fields = []
+        cdef list fields
         cdef Stream s
         try:
-            self.decoder.decode(p, p + n, fields)
+            self.seen = self.block_of(p, n)
+            if self.seen is not None:
+                fields = self.seen.fields
+            else:
+                fields = []
+                self.decoder.decode(p, p + n, fields)
         except H2Error as error:
             self.fatal(error.message, error.h2_code, error.abuse)
-        s = <Stream>self.streams.get(id)
+        # A server's peer begins a stream with an id that was never used.
+        s = self.streams.find(id) if self.is_client or id <= self.last_remote else None
         if s is not None:
             if self.depends_on_itself:
                 return self.stream_error(id, PROTOCOL_ERROR)
@@ -264,6 +270,33 @@ cdef class H2Connection(H2Sender):
             return self.stream_error(id, PROTOCOL_ERROR)
         return self.new_request(id, fields, flags & END_STREAM)
 
+    cdef Block block_of(self, const uint8_t* p, Py_ssize_t n):
+        """What a block means that has come before, or may come again; None of any other, which is not decoded then."""
+        cdef Block b
+        cdef int64_t changes = self.decoder.changes
+        cdef uint32_t mark = 0
+        cdef Py_ssize_t i
+        if not 0 < n <= MOST_BLOCK:
+            return None
+        for i in range(n):
+            if not p[i] & 0x80:
+                return None  # not of indices alone
+            mark = mark * 31 + p[i]
+        mark = (mark ^ mark >> 8) & (BLOCKS - 1)
+        b = <Block>self.blocks[mark]
+        if b is not None and b.changes == changes and b.size == n and memcmp(b.data, p, n) == 0:
+            self.decoder.overflowed = False
+            return b
+        b = Block.__new__(Block)
+        b.fields = []
+        self.decoder.decode(p, p + n, b.fields)
+        if not self.decoder.overflowed:
+            b.changes = changes
+            b.size = n
+            memcpy(b.data, p, n)
+            self.blocks[mark] = b
+        return b
+
     cdef object refuse(self, uint32_t id, int code):
         self.write_rst(id, code)
         self.ended[self.ended_next] = id | <uint32_t>0x80000000
@@ -277,7 +310,7 @@ cdef class H2Connection(H2Sender):
         s.id = id
         s.receive_window = self.stream_window
         s.is_open = True
-        self.streams[id] = s
+        self.streams.add(s)
         self.remote_streams += 1
         self.last = s
         if self.decoder.overflowed:
@@ -285,9 +318,12 @@ cdef class H2Connection(H2Sender):
             s.remote_done = end
             self.write_fields(s, TOO_MANY_FIELDS, True)
             return None
-        if not self.check_request(s, fields):
-            self.stream_error(id, PROTOCOL_ERROR)
-            return None  # the owner never heard of it
+        if self.seen is None or not self.seen.is_request:
+            if not self.check_request(s, fields):
+                self.stream_error(id, PROTOCOL_ERROR)
+                return None  # the owner never heard of it
+            if self.seen is not None:
+                self.seen.is_request = s.announced < 0
         s.headers = fields
         s.events |= GOT_HEADERS
         told = s.on_headers()
@@ -297,9 +333,15 @@ cdef class H2Connection(H2Sender):
 
     cdef object more_fields(self, Stream s, list fields, bint end):
         """A further block of a stream that is open: the answer of a server, or trailers."""
-        cdef int told
+        cdef Block seen = self.seen
+        cdef int told, status
         if s.headers is None:
-            status = self.check_response(s, fields)
+            if seen is not None and seen.status:
+                status = seen.status
+            else:
+                status = self.check_response(s, fields)
+                if seen is not None and s.announced < 0:
+                    seen.status = status
             if status == 0:
                 return self.stream_error(s.id, PROTOCOL_ERROR)
             if status < 200:  # informational: the answer is still to come
@@ -310,8 +352,10 @@ cdef class H2Connection(H2Sender):
             if end:
                 return self.finish_remote(s)
             return s if told else None
-        if not end or not check_trailers(fields):
+        if not end or not (seen is not None and seen.is_trailers or check_trailers(fields)):
             return self.stream_error(s.id, PROTOCOL_ERROR)
+        if seen is not None:
+            seen.is_trailers = True
         s.trailers = fields
         return self.finish_remote(s)
 
@@ -373,7 +417,7 @@ cdef class H2Connection(H2Sender):
             self.fatal("RST_STREAM without a stream", PROTOCOL_ERROR)
         if n != 4:
             self.fatal(f"RST_STREAM of {n} bytes", FRAME_SIZE_ERROR)
-        s = <Stream>self.streams.get(id)
+        s = self.streams.find(id)
         if s is None:
             if self.is_idle(id):
                 self.fatal(f"a reset of stream {id}, which nobody has begun", PROTOCOL_ERROR)
@@ -497,7 +541,7 @@ cdef class H2Connection(H2Sender):
             if self.waiting:
                 self.pump()
             return None
-        s = <Stream>self.streams.get(id)
+        s = self.streams.find(id)
         if s is None:
             return self.on_late_frame(id, False)
         if more == 0:

@@ -25,7 +25,8 @@ cdef class H2Sender(Protocol):
         self.is_client = is_client
         self.decoder = Decoder()
         self.encoder = Encoder()
-        self.streams = {}
+        self.streams = Streams()
+        self.blocks = [None] * BLOCKS
         self.news = []
         self.waiting = deque()
         self.max_streams = max_streams
@@ -118,13 +119,13 @@ cdef class H2Sender(Protocol):
         if not s.is_open:
             return 0
         s.is_open = False
-        del self.streams[s.id]
+        self.streams.remove(s)
         if self.last is s:
             self.last = None
         # A peer that reset a stream itself has nothing more to send on it.
         self.ended[self.ended_next] = s.id | (<uint32_t>RESET_MARK if reset and not s.reset_by_peer else 0)
         self.ended_next = (self.ended_next + 1) % MAX_IDS_KEPT
-        if bool(s.id & 1) == self.is_client:
+        if <bint>(s.id & 1) == self.is_client:
             self.local_streams -= 1
         else:
             self.remote_streams -= 1
@@ -150,7 +151,7 @@ cdef class H2Sender(Protocol):
 
     cdef object stream_error(self, uint32_t id, int code):
         """The peer broke a rule of one stream. Returns the Stream if its owner is to be told."""
-        cdef Stream s = <Stream>self.streams.get(id)
+        cdef Stream s = self.streams.find(id)
         cdef int told = 0
         self.spend(&self.our_resets, "stream_errors")
         self.write_rst(id, code)
@@ -166,7 +167,7 @@ cdef class H2Sender(Protocol):
 
     # ---- what is sent ------------------------------------------------------------------------------------------------
 
-    cdef Stream open_stream(self, list fields, bint end):
+    cdef Stream open_stream(self, object fields, bint end):
         cdef Stream s
         if not (<H2Connection>self).can_open:
             raise UsageError("no further stream can be begun on this connection; look at can_open first")
@@ -177,11 +178,11 @@ cdef class H2Sender(Protocol):
         self.write_fields(s, fields, end)
         self.next_local += 2
         s.is_open = True
-        self.streams[s.id] = s
+        self.streams.add(s)
         self.local_streams += 1
         return s
 
-    cdef int send_fields(self, Stream s, list fields, bint end) except -1:
+    cdef int send_fields(self, Stream s, object fields, bint end) except -1:
         """Send fields of the stream; if data waits, they wait behind it, and must be the last (`end`)."""
         if not s.is_open or s.local_done or self.dead:
             return 0
@@ -327,48 +328,46 @@ cdef class H2Sender(Protocol):
         give_back(&self.window_updates, UPDATES_PER_DATA)
         give_back(&self.pings, 1)
 
-    cdef int write_fields(self, Stream s, list fields, bint end) except -1:
+    cdef int write_fields(self, Stream s, object fields, bint end) except -1:
         """Write a header block, in as many frames as it takes."""
-        cdef WriteBuffer out = self.sink.writer()
+        self.append_fields(self.sink.writer(), s.id, fields, end)
+        self.sink.wrote()
+        if end:
+            s.local_done = True
+            self.local_end(s)
+        return 0
+
+    cdef int append_fields(self, WriteBuffer out, uint32_t id, object fields, bint end) except -1:
+        """`write_fields` between the sink's `writer` and `wrote`."""
         cdef WriteBuffer rest
         cdef Py_ssize_t start = out.n, size, at, n
-        cdef uint32_t id = s.id
         try:
             reserve(out, FRAME_HEAD)
             out.n += FRAME_HEAD
-            self.encoder.begin(out)
-            for each in fields:
-                if type(each) is Field:
-                    self.encoder.field(out, <Field>each)
-                else:
-                    self.encoder.literal(out, <bytes?>(<tuple?>each)[0], <bytes?>(<tuple>each)[1])
+            self.encoder.block(out, fields, end)
             size = out.n - start - FRAME_HEAD
             if size <= self.peer_max_frame:
                 put_frame_head(out.p + start, size, HEADERS, END_HEADERS | (END_STREAM if end else 0), id)
-            else:
-                rest = WriteBuffer()
-                at = start + FRAME_HEAD + self.peer_max_frame
-                rest.append(out.p + at, out.n - at)
-                put_frame_head(out.p + start, self.peer_max_frame, HEADERS, END_STREAM if end else 0, id)
-                out.n = at
-                at = 0
-                while at < rest.n:
-                    n = min(rest.n - at, self.peer_max_frame)
-                    reserve(out, FRAME_HEAD + n)
-                    put_frame_head(out.p + out.n, n, CONTINUATION, END_HEADERS if at + n == rest.n else 0, id)
-                    memcpy(out.p + out.n + FRAME_HEAD, rest.p + at, n)
-                    out.n += FRAME_HEAD + n
-                    at += n
+                return 0
+            rest = WriteBuffer()
+            at = start + FRAME_HEAD + self.peer_max_frame
+            rest.append(out.p + at, out.n - at)
+            put_frame_head(out.p + start, self.peer_max_frame, HEADERS, END_STREAM if end else 0, id)
+            out.n = at
+            at = 0
+            while at < rest.n:
+                n = min(rest.n - at, self.peer_max_frame)
+                reserve(out, FRAME_HEAD + n)
+                put_frame_head(out.p + out.n, n, CONTINUATION, END_HEADERS if at + n == rest.n else 0, id)
+                memcpy(out.p + out.n + FRAME_HEAD, rest.p + at, n)
+                out.n += FRAME_HEAD + n
+                at += n
         except BaseException:
             # The encoder's table may have moved on without the peer's: forget what the peer does not know.
             out.truncate(start)
             self.encoder.forget()
             self.sink.wrote()
             raise
-        self.sink.wrote()
-        if end:
-            s.local_done = True
-            self.local_end(s)
         return 0
 
     cdef int local_end(self, Stream s) except -1:

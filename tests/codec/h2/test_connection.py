@@ -20,6 +20,7 @@ from codec.h2.hpack import Field
 from tests.codec.h2.wire import (
     ACK,
     DATA,
+    END_HEADERS,
     END_STREAM,
     GOAWAY,
     HEADERS,
@@ -393,6 +394,80 @@ def test_long_header_blocks_go_in_several_frames() -> None:
     assert again.id == stream.id + 2
     talk(client, server)
     assert named(server.protocol.streams[again.id].headers)[-1] == (b"x-new", b"1")
+
+
+EXTRAS = st.lists(st.tuples(st.sampled_from([b"x-a", b"x-b", b"grpc-timeout"]), st.sampled_from([b"", b"1", b"2", b"v" * 900])), max_size=4)
+
+
+@given(st.lists(st.tuples(EXTRAS, st.none() | st.sampled_from([0, 100, 4096])), max_size=30))
+def test_a_header_block_that_comes_again_means_what_the_table_says_now(calls: list[tuple[list[tuple[bytes, bytes]], int | None]]) -> None:
+    peer = Peer()
+    for extra, size in calls:
+        if size is not None:
+            peer.encoder.header_table_size = size
+        data = peer.request(extra=extra)
+        assert peer.send(data)
+        stream = peer.server.streams[peer.next - 2]
+        assert named(stream.headers) == REQUEST + extra
+        peer.server.respond(stream, [OK], end=True)
+    assert not peer.server.streams
+
+
+@pytest.mark.parametrize("block", [b"\x83\x86", b"\x83\x86\x84\x83", b"\x83\x86\x84\x88"], ids=["no path", "a method twice", "a status"])
+def test_a_request_that_breaks_the_rules_breaks_them_each_time(block: bytes) -> None:
+    peer = Peer()
+    for sid in range(1, 21, 2):
+        assert peer.send(frame(HEADERS, END_HEADERS | END_STREAM, sid, block)) == []
+        (reset,) = peer.answers()
+        assert (reset.type, reset.stream, reset.payload) == (RST, sid, u32(ErrorCode.PROTOCOL_ERROR))
+
+
+def test_a_content_length_is_that_of_its_own_stream() -> None:
+    peer = Peer()
+    for sent in (b"12345", b"12345", b"1234", b"12345", b"123456", b"12345"):
+        head = peer.request(end=False, extra=[(b"content-length", b"5")])
+        sid = peer.next - 2
+        peer.send(head)
+        told = peer.send(frame(DATA, END_STREAM, sid, sent))
+        if len(sent) == 5:
+            peer.server.respond(peer.server.streams[sid], [OK], end=True)
+            assert peer.answers()[-1].type == HEADERS
+        else:
+            assert isinstance(told[-1], Stream)
+            assert told[-1].reset_code == ErrorCode.PROTOCOL_ERROR
+            assert peer.answers()[-1].type == RST
+
+
+def test_a_header_list_that_is_too_long_is_so_each_time() -> None:
+    peer = Peer()
+    peer.send(peer.request(extra=[(b"x", b"v" * 3000)]))
+    peer.server.respond(peer.server.streams[1], [OK], end=True)
+    bomb = peer.encoder.encode([*REQUEST, *[(b"x", b"v" * 3000)] * 30])
+    assert max(bomb) >= 0x80 > len(bomb)
+    for sid in range(3, 11, 2):
+        peer.answers()
+        assert peer.send(frame(HEADERS, END_HEADERS | END_STREAM, sid, bomb)) == []
+        assert peer.decoder.decode(peer.answers()[0].payload) == [(":status", "431")]
+
+
+@given(st.randoms(use_true_random=False), st.integers(1, 80))
+def test_streams_are_found_whatever_came_and_went(chance: Any, most: int) -> None:
+    client = Side(is_client=True)
+    model: dict[int, Stream] = {}
+    for _ in range(300):
+        if len(model) < most and (not model or chance.random() < 0.55):
+            stream = client.protocol.open(REQUEST)
+            model[stream.id] = stream
+        else:
+            client.protocol.reset(model.pop(chance.choice(sorted(model))))
+        found = client.protocol.streams
+        assert (len(found), bool(found), sorted(found)) == (len(model), bool(model), sorted(model))
+        assert all(found[sid] is stream and found.get(sid) is stream and sid in found for sid, stream in model.items())
+        gone = chance.choice(range(1, 601, 2))
+        assert (gone in found) == (gone in model)
+    with pytest.raises(KeyError):
+        client.protocol.streams[2]
+    assert {stream.id for stream in client.protocol.streams.values()} == set(model)
 
 
 def test_informational_answers_come_before_the_real_one() -> None:

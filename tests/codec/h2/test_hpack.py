@@ -50,6 +50,42 @@ def test_what_we_encode_hpack_decodes(blocks: list[list[tuple[bytes, bytes]]], s
         assert [(bytes(name), bytes(value)) for name, value in found] == block
 
 
+OFTEN = (
+    (Field(b":status", b"200"), Field(b"content-type", b"application/grpc")),
+    (Field(b"grpc-status", b"0"),),
+    (Field(b"x-long", b"v" * 700), Field(b"x-longer", b"v" * 3000)),
+    tuple(Field(b"x-%d" % number, b"") for number in range(20)),
+    (),
+)
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.booleans()) | st.binary(max_size=300) | st.sampled_from([0, 40, 100, 4096]), max_size=40))
+def test_what_is_sent_often_is_what_its_fields_are_whatever_comes_between(steps: list[tuple[int, bool] | bytes | int]) -> None:
+    ours, theirs, back = Encoder(), hpack.Decoder(), Decoder()
+    for step in steps:
+        if isinstance(step, int):
+            ours.set_max_table(step)
+            continue
+        if isinstance(step, tuple):
+            fields: list[Field | tuple[bytes, bytes]] | tuple[Field, ...] = OFTEN[step[0]]
+            block = ours.encode_block(fields, step[1])
+        else:
+            fields = [Field(b"x-once", step)]
+            block = ours.encode_block(fields)
+        meant = [(field.name, field.value) for field in fields if isinstance(field, Field)]
+        assert [(bytes(name), bytes(value)) for name, value in theirs.decode(block, raw=True)] == meant
+        assert pairs(back.decode_block(block)) == meant
+
+
+def test_what_is_sent_often_is_encoded_once() -> None:
+    ours = Encoder()
+    first, *rest = [ours.encode_block(OFTEN[0]) for _ in range(4)]
+    assert len(first) > 2
+    assert rest == [bytes([0x88, 0x80 | 62])] * 3
+    with pytest.raises(TypeError):
+        ours.encode_block(((b"x-pair", b"1"),))  # type: ignore[arg-type]
+
+
 @given(BLOCKS)
 def test_what_we_encode_we_decode_and_a_repeated_field_is_short(blocks: list[list[tuple[bytes, bytes]]]) -> None:
     ours, back = Encoder(), Decoder()
