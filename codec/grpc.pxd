@@ -34,3 +34,4 @@ cdef class GrpcStream(Stream):
 
 
 cdef double parse_timeout(bytes value) noexcept
+cpdef bytes timeout_text(double seconds)

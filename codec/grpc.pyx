@@ -23,8 +23,15 @@ from codec.errors import Code, EncodeError, ProtocolError, ResourceExhausted
 cdef enum:
     PREFIX = 5
     FRAME_HEAD = 9
+    # Of a grpc-timeout, at most, and the number they can write.
+    DIGITS = 8
+    MOST_UNITS = 99999999
     # A message of this length or less gets its room at once: as much may come without our leave, in the stream's first window.
     AT_ONCE = 1 << 20
+
+# Units of grpc-timeout, the smallest first, and how many a second has.
+cdef const char* UNITS = "numSMH"
+cdef double[6] PER_SECOND = [1e9, 1e6, 1e3, 1.0, 1 / 60.0, 1 / 3600.0]
 
 DEFAULT_MAX_MESSAGE = 4 * 2**20
 """Bytes of one message, unless the configuration says otherwise: what grpcio and grpc-go allow."""
@@ -277,17 +284,30 @@ def timeout_seconds(bytes value not None):
     return None if found < 0 else found
 
 
-def timeout_text(double seconds):
+cpdef bytes timeout_text(double seconds):
     """A timeout as grpc-timeout: in the smallest unit in which it has at most eight digits, rounded up; never negative."""
-    cdef double number
+    cdef char text[DIGITS + 1]
+    cdef int at = DIGITS, unit = 0
+    cdef double number = seconds * 1e9
+    cdef int64_t whole
     if seconds <= 0:
         return b"0n"
-    for factor, unit in ((1e9, b"n"), (1e6, b"u"), (1e3, b"m"), (1.0, b"S"), (1 / 60.0, b"M"), (1 / 3600.0, b"H")):
-        number = seconds * factor
-        if number <= 99999999:
-            whole = int(number)
-            return b"%d%b" % (whole if whole == number else whole + 1, unit)
-    return b"99999999H"
+    while number > MOST_UNITS:
+        unit += 1
+        if UNITS[unit] == 0:
+            return b"99999999H"
+        number = seconds * PER_SECOND[unit]
+    whole = <int64_t>number
+    if whole != number:
+        whole += 1
+    text[at] = UNITS[unit]
+    while True:
+        at -= 1
+        text[at] = c"0" + whole % 10
+        whole //= 10
+        if not whole:
+            break
+    return PyBytes_FromStringAndSize(text + at, DIGITS + 1 - at)
 
 
 # ---- grpc-message ------------------------------------------------------------------------------------------------------

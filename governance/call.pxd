@@ -35,3 +35,7 @@ cdef class Call:
     cdef public double send_timeout      # … and for room for one
 
     cpdef Ending opened(self)
+
+
+cdef Call begun(object spec, str service, double started, double deadline)
+cdef object served()

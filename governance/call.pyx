@@ -2,6 +2,7 @@
 """The facts of one RPC, on either side of it. Made for each call and never used again for another."""
 
 cimport cython
+from cpython.contextvars cimport get_value
 from poller.clock cimport monotonic
 
 from contextvars import ContextVar
@@ -18,6 +19,8 @@ cdef int LOG_ID = 2
 cdef str PERSISTENT = "RPC_PERSIST_"
 
 _current = ContextVar("weego.call")
+cdef object CURRENT = _current
+cdef object here = getcurrent
 
 
 cdef class Ending:
@@ -215,10 +218,26 @@ cdef class Call:
         return f"<Call {side} {self.service}.{self.spec.name}{left}>"
 
 
+cdef Call begun(object spec, str service, double started, double deadline):
+    """A Call of a client that began at `started` and has until `deadline` (0: for ever)."""
+    cdef Call call = Call.__new__(Call)
+    call.spec = spec
+    call.service = service
+    call.started = started
+    call.deadline_at = deadline
+    call.attempt = 1
+    return call
+
+
+cdef object served():
+    """What `current` says, for native code."""
+    found = getattr(here(), "serving", None)
+    return found if found is not None else get_value(CURRENT)
+
+
 def current():
     """The call that this code serves, or None outside of a handler.
 
     A handler finds it on its own greenlet, which costs the call nothing; one that runs in a thread in its context.
     """
-    found = getattr(getcurrent(), "serving", None)
-    return found if found is not None else _current.get(None)
+    return served()

@@ -9,14 +9,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Self, cast
 
-from codec.errors import ClosedError, DeadlineExceeded, Origin, RpcError, Unavailable, UsageError
+from codec.errors import ClosedError, RpcError, UsageError
 from codec.spec import ServiceSpec
 from codec.thrift import DEFAULT_MAX_MESSAGE
 from governance.balancers.rotation import RoundRobin
-from governance.call import Call, current
-from governance.chain import Handler, Middleware, compose
+from governance.chain import Middleware, compose
 from governance.discovery import Resolver, Static
-from governance.errors import NoInstance
 from governance.instance import Balancer, Instance
 from governance.policy import ClientPolicy
 from poller.address import Address, parse
@@ -26,6 +24,7 @@ from poller.slots import DEFAULT_MAX_WAITING
 from weego.channel import STREAMING, ChannelOptions, choose, streams_of
 from weego.discovery import close, resolver_of
 from weego.governed import Governed
+from weego.invoker import LONGEST_TIMEOUT, Invoker, checked_timeout
 from weego.settings import SCHEME, ClientSettings, Known, known, remember
 from weego.tasks import hub_of_this_thread
 from weego.transport import Channel, PoolLimits, Transport
@@ -39,17 +38,13 @@ log = logging.getLogger("weego.governance")
 
 # Kitex's default (`pkg/rpcinfo`: DefaultConnTimeout 50 ms) suits one data centre; this one is seen by people on laptops too.
 DEFAULT_CONNECT_TIMEOUT: Final = 1.0
-# A longer timeout is as good as none, and too much for the system calls that wait (seconds; ten years).
-_LONGEST_TIMEOUT: Final = 10 * 365 * 86400.0
 # A shorter one would be work for nothing: the kernel counts in seconds, and calls notice as soon.
 _SHORTEST_HEARTBEAT: Final = 0.1
-# Addresses tried for one call when nothing had left yet: each once, but no more than this.
-_MOST_INSTANCES: Final = 3
 
 _clients: weakref.WeakSet[Client] = weakref.WeakSet()
 
 
-class Client:
+class Client(Invoker):
     """A client of one service; derive from it only through generated code.
 
         with EchoClient("tcp://127.0.0.1:8888", timeout=0.5) as echo:
@@ -145,8 +140,8 @@ class Client:
             )
         limits["heartbeat"] = _heartbeat(limits["heartbeat"], name)
         resolver = _resolver(target)
-        self._addresses: dict[str, Address] = {} if resolver is not None else _addresses(target)
-        self._timeout = None if timeout is None else _checked_timeout(timeout)
+        self._addresses = {} if resolver is not None else _addresses(target)
+        self._timeout = None if timeout is None else checked_timeout(timeout)
         self._service_name = service_name or self.__spec__.name
         if tls is not None:
             tls.context()  # a file that cannot be read shows here, not at the first call
@@ -169,11 +164,13 @@ class Client:
         self._options = options
         self._streams: Channel | None = None  # the channel of streams beside it, made when the first is opened
         self._carries_streams = name in STREAMING
-        self._governed: Governed | None = None
+        self._governed = None
         if policy is None and resolver is None:
-            self._balancer: Balancer = balancer or RoundRobin()
+            self._balancer = balancer or RoundRobin()
             self._balancer.update([Instance(text) for text in self._addresses])
-            self._handler: Handler = compose(self._attempts, middleware)
+            if balancer is None and len(self._addresses) == 1:
+                [self._only] = self._addresses.values()
+            self._handler = compose(self._attempts, middleware) if middleware else None
         else:
             policy = policy or ClientPolicy()
             if balancer is not None:
@@ -188,28 +185,11 @@ class Client:
                 on_gone=self._gone,
             )
             self._handler = self._governed.handle
-        self._transports: dict[Any, Transport] = {}
-        self._is_closed = False
+        self._streams_apart = self.__spec__.kind == "thrift"
+        self._transports = {}
         _clients.add(self)
 
-    # ---- a call ------------------------------------------------------------------------------------------------------
-
-    def _invoke(self, spec: Any, args: tuple[Any, ...], timeout: float | None) -> Any:
-        """Call `spec` with `args`: what generated methods do."""
-        if self._is_closed:
-            raise ClosedError(f"this {type(self).__name__} is closed")
-        if timeout is None and self._timeout is None and self._governed is not None:
-            timeout = self._governed.timeout_of(spec)
-        call = Call(spec, service=self._service_name, deadline=self._deadline(timeout))
-        try:
-            return self._handler(call, args)
-        except RpcError as error:
-            if error.elapsed is None:
-                error.elapsed = call.elapsed
-            if isinstance(error, DeadlineExceeded) and error.origin is Origin.LOCAL and call.expired:
-                error.message += f"; {self._whose_deadline(call, timeout)}"
-            error.attempt = error.attempt or call.attempt
-            raise
+    # ---- a call: see Invoker; here is what only some of them need -----------------------------------------------------
 
     def _follow(self, fresh: Known) -> None:
         """Go by what the configuration says now: the policy, and how long connecting may take."""
@@ -232,57 +212,6 @@ class Client:
         raise UsageError(
             f"{self._service_name}.{spec.name} streams, and this client's transport carries no streams; choose framing=\"grpc\""
         )
-
-    def _deadline(self, timeout: float | None) -> float | None:
-        timeout = self._timeout if timeout is None else _checked_timeout(timeout)
-        serving = current()
-        inherited = serving.deadline if serving is not None else None
-        if timeout is None:
-            return inherited
-        own = monotonic() + timeout
-        return own if inherited is None else min(own, inherited)
-
-    def _whose_deadline(self, call: Call, timeout: float | None) -> str:
-        """Whose time was over: that of the call being served, which this one inherited, or its own."""
-        serving = current()
-        if serving is not None and serving.deadline == call.deadline:
-            return f"the deadline of {serving.service}.{serving.spec.name}, which is being served, has passed"
-        return f"the call's timeout of {self._timeout if timeout is None else timeout:g} s"
-
-    def _attempts(self, call: Call, args: tuple[Any, ...]) -> Any:
-        """Try instances until one could be reached; a call of which a byte has left is not repeated."""
-        attempts = min(len(self._addresses), _MOST_INSTANCES)
-        while True:
-            try:
-                return self._attempt(call, args)
-            except Unavailable as error:
-                if error.sent:
-                    raise
-                if call.expired:
-                    raise DeadlineExceeded(f"{error.message}; the deadline has passed", instance=error.instance) from error
-                if call.attempt >= attempts:
-                    raise
-                call.attempt += 1
-
-    def _attempt(self, call: Call, args: tuple[Any, ...]) -> Any:
-        if call.expired:
-            raise DeadlineExceeded(f"{call.service}.{call.method}: the deadline passed before the call was sent")
-        picked = self._balancer.pick(call)
-        if picked is None:
-            raise NoInstance(f"the balancer of {self!r} found no instance")
-        address = self._addresses.get(picked.address) or parse(picked.address)
-        call.instance = address.text
-        return self._transport(call.spec).call(call, address, args)
-
-    def _carry(self, call: Call, address: str, args: tuple[Any, ...]) -> Any:
-        """One attempt at `address`, for the policies above it."""
-        return self._transport(call.spec).call(call, self._addresses.get(address) or self._address(address), args)
-
-    def _address(self, text: str) -> Address:
-        found = self._addresses.get(text)
-        if found is None:
-            found = self._addresses[text] = parse(text)
-        return found
 
     def _gone(self, addresses: Sequence[str]) -> None:
         """There are no such instances any more."""
@@ -448,7 +377,7 @@ def _shared(pool: object, connections: object) -> int:
 
 
 def _heartbeat(seconds: object, framing: str) -> float:
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not (seconds == 0 or _SHORTEST_HEARTBEAT <= seconds <= _LONGEST_TIMEOUT):
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not (seconds == 0 or _SHORTEST_HEARTBEAT <= seconds <= LONGEST_TIMEOUT):
         raise UsageError(f"heartbeat must be a number of seconds, {_SHORTEST_HEARTBEAT:g} or more, or 0 for none; got {seconds!r}")
     if seconds and framing in STREAMING:
         raise UsageError(f"heartbeat is for Thrift's framings; framing={framing!r} has its own: keepalive_time")
@@ -460,13 +389,6 @@ def _targets(target: object) -> list[str]:
     if texts is None or not all(isinstance(text, str) for text in texts):
         raise UsageError(f"a client's target is one address or several, such as \"tcp://127.0.0.1:8888\"; got {target!r}")
     return texts
-
-
-def _checked_timeout(seconds: object) -> float | None:
-    """`seconds`, or None for so many that they never pass. UsageError when it is no number of seconds."""
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds >= 0:
-        raise UsageError(f"timeout must be a number of seconds, 0 or more, got {seconds!r}")
-    return float(seconds) if seconds <= _LONGEST_TIMEOUT else None
 
 
 def _after_fork() -> None:

@@ -341,6 +341,9 @@ cdef class BlockingLink(Link):
             self.try_send()
         return 0
 
+    cdef bint is_stale(self, double idle_timeout) noexcept:
+        return not self.protocol.streams and monotonic() - self.last_used > idle_timeout
+
     # ---- a call begins -----------------------------------------------------------------------------------------------
 
     cdef GrpcClientStream start(self, Call call, GrpcMethod method, str compression, bytes payload, bint end):

@@ -11,23 +11,19 @@ import _socket
 import os
 import threading
 import weakref
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from greenlet import getcurrent
-
-from codec.errors import ClosedError, DeadlineExceeded, Unavailable, UsageError
-from codec.grpc_compression import IDENTITY, is_known, names
+from codec.errors import ClosedError, DeadlineExceeded, Unavailable
 from codec.protobuf import ProtobufMethodSpec
 from codec.spec import ServiceSpec
-from governance.call import Call
 from poller.address import Address
 from poller.clock import monotonic
 from poller.dialer import connect_blocking, connect_with_hub, secure_blocking, secure_with_hub
 from poller.loop import Loop, loop_of
 from poller.pool import PoolStatistics
-from weego.exchange import IN_THE_LOOP
 from weego.grpc_blocking import BlockingLink
-from weego.grpc_client import Crowded, GrpcMethod, Link
+from weego.grpc_carrier import GrpcCarrier, checked_compression
+from weego.grpc_client import GrpcMethod, Link
 from weego.grpc_hub import HubLink
 from weego.transport import PoolLimits, in_hub_thread
 
@@ -38,11 +34,8 @@ __all__ = ["GrpcChannel", "Traffic", "traffic_of"]
 
 # gRPC names itself in the TLS handshake (PROTOCOL-HTTP2.md).
 PROTOCOLS: Final = ("h2",)
-# Times one attempt is repeated because a peer did not look at the call (grpc: once; a rolling restart may meet several that leave).
-_MOST_REFUSALS: Final = 5
-# With wait_for_ready: pauses between attempts to connect (seconds): doubled from the first to the last (grpc: 1 s to 2 min, for whole channels).
-_FIRST_PAUSE: Final = 0.02
-_LAST_PAUSE: Final = 1.0
+# Seconds after which a transport that is closed looks again whether its calls have ended.
+_ENDING: Final = 0.02
 
 
 class GrpcChannel:
@@ -95,15 +88,6 @@ class GrpcChannel:
         return f"[{address.host}]:{address.port}" if ":" in address.host else f"{address.host}:{address.port}"
 
 
-def checked_compression(name: str | None) -> str | None:
-    """`name` as messages are compressed with it, None for not at all. UsageError when it is not known."""
-    if not name or name == IDENTITY:
-        return None
-    if not is_known(name):
-        raise UsageError(f"unknown compression {name!r}; there are {', '.join(names())} (the package zstandard brings zstd, weego.extend.register_compressor your own)")
-    return name
-
-
 class Traffic(NamedTuple):
     """Calls of connections: how many ended with an answer, whatever its status, how many without, and messages both ways."""
 
@@ -124,14 +108,12 @@ def traffic_of(protocol: H2Connection) -> Traffic:
     )
 
 
-class _GrpcTransport:
-    """What both ways of waiting share: repeat what was not looked at, and wait for a peer to be there if so wished."""
+class _GrpcTransport(GrpcCarrier):
+    """What both ways of waiting share, beside what each call needs (GrpcCarrier)."""
 
-    _links: dict[str, list[Any]]
-
-    def __init__(self, channel: GrpcChannel) -> None:
+    def __init__(self, channel: GrpcChannel, hub: Any = None) -> None:
+        super().__init__(channel, hub)
         self._channel = channel
-        self._closed = False
         self._made = 0
         self._leaving: list[Any] = []  # Links that take no further call, and may have some under way
         self._past: dict[str, Traffic] = {}  # by address, of connections that are over
@@ -155,37 +137,6 @@ class _GrpcTransport:
         for link in over:
             self._past[link.address] = self._past.get(link.address, Traffic()) + traffic_of(link.protocol)
 
-    def call(self, call: Call, address: Address, args: tuple[Any, ...]) -> Any:
-        """One attempt; see Transport."""
-        method = self._channel.method(cast("ProtobufMethodSpec", call.spec))
-        compression = self._channel.compression if call.compression is None else checked_compression(call.compression)
-        refusals = 0
-        pause = _FIRST_PAUSE
-        while True:
-            if self._closed:
-                raise ClosedError("the client is closed")
-            try:
-                link = self._link(address, call.deadline or 0.0)
-            except Unavailable:
-                if not self._channel.wait_for_ready:
-                    raise
-                left = call.remaining
-                if left is not None and left <= pause:
-                    raise
-                self._sleep(pause)
-                pause = min(pause * 2, _LAST_PAUSE)
-                continue
-            try:
-                if method.is_streaming:
-                    return link.open(call, method, args, compression)
-                return link.unary(call, method, args[0], compression)
-            except Crowded:
-                continue
-            except Unavailable as error:
-                refusals += 1
-                if error.sent or refusals > _MOST_REFUSALS:
-                    raise
-
     def warm_up(self, address: Address, count: int, deadline: float) -> int:
         """Have a connection to `address`, which all calls share; see Transport."""
         before = self._made
@@ -196,6 +147,7 @@ class _GrpcTransport:
         """See Transport: connections that nobody calls any more are closed after `idle_timeout`."""
 
     def _link(self, address: Address, deadline: float) -> Link:
+        """A connection that a call may begin on, made if need be; when there may be no more, who asks waits for it."""
         raise NotImplementedError
 
     def _sleep(self, seconds: float) -> None:
@@ -206,18 +158,15 @@ class GrpcHubTransport(_GrpcTransport):
     """Waits with a gevent hub. Belongs to the hub's thread."""
 
     def __init__(self, channel: GrpcChannel, hub: Any) -> None:
-        super().__init__(channel)
+        super().__init__(channel, hub)
         self.hub = hub
         self.loop: Loop = loop_of(hub)
-        self._links: dict[str, list[Any]] = {}  # HubLinks
         self._dialing: dict[str, int] = {}
         self._news: dict[str, Any] = {}  # gevent Events: set when calls that wait for a stream should look again
         self._pruner: Any = None
-        self._reused = self._dead = self._timed_out = 0
+        self._dead = self._timed_out = 0
 
     def _link(self, address: Address, deadline: float) -> HubLink:
-        if getcurrent() is self.hub:
-            raise UsageError(IN_THE_LOOP)
         while True:
             best: HubLink | None = None
             links = self._links.get(address.text, ())
@@ -339,7 +288,7 @@ class GrpcHubTransport(_GrpcTransport):
                 else:
                     link.wants_change = True
         if any(self._links.values()):
-            self._pruner = self.loop.call_later(_FIRST_PAUSE, self._close)
+            self._pruner = self.loop.call_later(_ENDING, self._close)
         for text in self._news:
             self._wake(text)
 
@@ -349,12 +298,11 @@ class GrpcBlockingTransport(_GrpcTransport):
 
     def __init__(self, channel: GrpcChannel) -> None:
         super().__init__(channel)
-        # Over what follows. Whoever only looks for a connection does so without: the lists are never changed, but replaced.
+        # Over what follows, and `_links`. Whoever only looks for a connection does so without: the lists are never changed, but replaced.
         self._news = threading.Condition()
-        self._links: dict[str, list[Any]] = {}  # BlockingLinks
         self._dialing: dict[str, int] = {}
         self._all: weakref.WeakSet[BlockingLink] = weakref.WeakSet()
-        self._reused = self._dead = self._timed_out = 0
+        self._dead = self._timed_out = 0
 
     def _link(self, address: Address, deadline: float) -> BlockingLink:
         while (found := self._best(address.text)) is not None:

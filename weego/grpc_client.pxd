@@ -50,6 +50,10 @@ cdef class Link(Receiver):
 
     cdef int prepare(self, str address, str authority, bint is_secure, Py_ssize_t max_message, double keepalive_time,
                      double keepalive_timeout, str caller) except -1
+    cdef bint may_open(self) noexcept
+    cdef bint is_stale(self, double idle_timeout) noexcept
+    cdef object simple(self, Call call, GrpcMethod method, object argument, str compression)
+    cdef object decoded(self, GrpcClientStream s, GrpcMethod method, object message)
     cdef int enter(self) except -1
     cdef int leave(self) except -1
     cdef int push(self, double deadline) except -1

@@ -10,19 +10,21 @@ Theory of operation
 5. A stream that is given up – cancelled, too late, its greenlet killed – is reset, so that the peer's handler learns of it.
 """
 
+from codec.grpc cimport timeout_text
 from codec.h2.connection cimport Stream
 from codec.h2.hpack cimport CONTENT_TYPE, Field, GRPC_ENCODING, GRPC_STATUS, STATUS
+from cpython.contextvars cimport get_value
+from governance.call cimport Call, served
 from poller.clock cimport monotonic
 
 from codec.errors import (
     Cancelled, Code, DeadlineExceeded, Origin, ProtocolError, ResourceExhausted, RpcError, StatusError, Unavailable, UsageError,
 )
-from codec.grpc import metadata_fields, metadata_pairs, timeout_text
+from codec.grpc import metadata_fields, metadata_pairs
 from codec.grpc_compression import accepted, compress, decompress, is_known
 from codec.grpc_status import HTTP_CODES, RESET_CODES, error_of
 from codec.h2.errors import ErrorCode
 from governance import metainfo
-from governance.call import current
 from weego import __version__
 
 cdef enum:
@@ -40,6 +42,8 @@ cdef Field HTTPS = Field(b":scheme", b"https")
 cdef Field TRAILERS = Field(b"te", b"trailers")
 cdef Field GRPC_TYPE = Field(b"content-type", b"application/grpc")
 cdef Field AGENT = Field(b"user-agent", b"grpc-python-weego/" + __version__.encode())
+cdef bytes GRPC_TIMEOUT = b"grpc-timeout"
+cdef object GIVEN = metainfo.given
 cdef dict ENCODINGS = {}  # by name, those that were used
 
 
@@ -131,8 +135,8 @@ cdef object find(list fields, int kind):
 cdef dict carried_along():
     """What goes with every call made here, as Kitex's HTTP/2 handlers send it: metainfo of this context and of the call being served, and the log id."""
     cdef dict found
-    serving = current()
-    added = metainfo.given.get()
+    serving = served()
+    added = get_value(GIVEN)
     if serving is None and added is None:
         return None
     found = {}
@@ -217,7 +221,14 @@ cdef class Link(Receiver):
     @property
     def can_open(self):
         """May a call begin now?"""
-        return not self.is_closed and not self.protocol.dead and self.protocol.can_open
+        return self.may_open()
+
+    cdef bint may_open(self) noexcept:
+        return not self.is_closed and not self.protocol.dead and self.protocol.may_open()
+
+    cdef bint is_stale(self, double idle_timeout) noexcept:
+        """Was it without calls for longer than this, and nobody has seen to that yet?"""
+        return False
 
     cdef GrpcClientStream start(self, Call call, GrpcMethod method, str compression, bytes payload, bint end):
         """Open a stream and write its headers, and its first message if there is one."""
@@ -231,7 +242,7 @@ cdef class Link(Receiver):
             fields.append(ENCODINGS.get(compression) or encoding_field(compression))
         if call.deadline_at:
             left = call.deadline_at - monotonic()
-            fields.append((b"grpc-timeout", timeout_text(left)))
+            fields.append((GRPC_TIMEOUT, timeout_text(left)))
         if self.caller is not None:
             fields.append(self.caller)
         carried = carried_along()
@@ -251,6 +262,9 @@ cdef class Link(Receiver):
 
     def unary(self, Call call not None, GrpcMethod method not None, argument, str compression=None):
         """A whole call of one message each way. Its value, or what went wrong raised."""
+        return self.simple(call, method, argument, compression)
+
+    cdef object simple(self, Call call, GrpcMethod method, object argument, str compression):
         cdef GrpcClientStream s
         cdef bytes payload = method.encode(argument)
         cdef object message, error
@@ -264,7 +278,8 @@ cdef class Link(Receiver):
             except BaseException:
                 self.abandon_call(s)
                 raise
-            call.answer(s)
+            call.source = s
+            call.incoming = None
             error = self.finish(s, call)
             if error is not None:
                 raise error
@@ -277,7 +292,7 @@ cdef class Link(Receiver):
             raise ProtocolError("the peer sent more than one answer", code=Code.UNIMPLEMENTED, instance=self.address)
         return self.decoded(s, method, message)
 
-    def decoded(self, GrpcClientStream s, GrpcMethod method, message):
+    cdef object decoded(self, GrpcClientStream s, GrpcMethod method, object message):
         """A message as the caller wants it."""
         if type(message) is tuple:
             try:

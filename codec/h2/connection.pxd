@@ -205,6 +205,7 @@ cdef class H2Sender(Protocol):
     cdef int was_ended(self, uint32_t id) noexcept      # 0: not known, 1: in order, 2: by a reset
 
     # ---- for the owner; none of these runs user code
+    cdef bint may_open(self) noexcept
     cdef Stream open_stream(self, object fields, bint end)
     # `fields`: a list, or a tuple of Fields that is sent often (Encoder.block)
     cdef int send_fields(self, Stream s, object fields, bint end) except -1

@@ -87,6 +87,9 @@ cdef class H2Sender(Protocol):
     @property
     def can_open(self):
         """May a client begin another stream? Not beyond the peer's limit, nor after a GOAWAY."""
+        return self.may_open()
+
+    cdef bint may_open(self) noexcept:
         return not self.peer_leaving and not self.left and self.local_streams < self.peer_max_streams and self.next_local < RESET_MARK
 
     # ---- accounts ----------------------------------------------------------------------------------------------------
@@ -169,7 +172,7 @@ cdef class H2Sender(Protocol):
 
     cdef Stream open_stream(self, object fields, bint end):
         cdef Stream s
-        if not (<H2Connection>self).can_open:
+        if not self.may_open():
             raise UsageError("no further stream can be begun on this connection; look at can_open first")
         s = self.new_stream()
         s.connection = <H2Connection>self
