@@ -91,7 +91,7 @@ cdef class GrpcCarrier(Carrier):
             return None
         for each in links:
             link = <Link>each
-            if link.may_open() and (best is None or len(link.protocol.streams) < len(best.protocol.streams)):
+            if link.may_open() and (best is None or link.protocol.streams.count < best.protocol.streams.count):
                 best = link
         if best is None or best.is_stale(self.idle_timeout):
             return None

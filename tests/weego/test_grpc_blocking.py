@@ -60,6 +60,7 @@ def test_threads_share_a_connection(t: Any) -> None:
 @without_hub
 def test_threads_keep_to_the_limit_of_the_peer(t: Any) -> None:
     most = 0
+    takes = 0.0
 
     def behave(c: Conversation, number: int) -> None:
         nonlocal most
@@ -67,6 +68,7 @@ def test_threads_keep_to_the_limit_of_the_peer(t: Any) -> None:
         while c.turn(0.02):
             most = max(most, len(c.h2.streams))
             if len(c.asked) > done and c.asked[done].remote_done:
+                time.sleep(takes)
                 c.answer(c.asked[done])
                 done += 1
 
@@ -75,6 +77,7 @@ def test_threads_keep_to_the_limit_of_the_peer(t: Any) -> None:
         assert in_threads(20, lambda _: client.empty_call(t.Empty())) == [None] * 20
         assert server.accepted == 1
         assert most <= 3
+        takes = 0.01  # twenty of them, one after the other, are not done in time
         late = in_threads(20, lambda _: client.empty_call(t.Empty(), timeout=0.03))
         assert any(isinstance(each, DeadlineExceeded) for each in late)
 
