@@ -32,6 +32,8 @@ cdef class BlockingLink(Link):
     cdef int fd                          # of `sock`; -1 when it is closed
     cdef int bell                        # an eventfd that wakes who reads, or -1
     cdef bint is_reading                 # a thread waits for bytes, for all
+    cdef bint is_receiving               # … in the system call that reads them: nobody else may touch `input`
+    cdef bint is_parting                 # what came before the socket would take no more is being read
     cdef GrpcClientStream reading_for    # … on its way to this stream's news
     cdef int polling                     # threads that wait at the socket
     cdef bint has_heir                   # a thread was called to see to the others next
@@ -52,6 +54,7 @@ cdef class BlockingLink(Link):
     cdef public bint wants_change        # somebody waits for a stream to end
     cdef object on_change                # told then
     cdef readonly double last_used
+    cdef double last_read                # when bytes came last
     cdef object __weakref__
 
     cdef int release(self) except -1
@@ -66,7 +69,10 @@ cdef class BlockingLink(Link):
     cdef int begin_turn(self) except -1
     cdef int call_due(self) except -1
     cdef bint may_hold(self) noexcept
+    cdef bint may_wait_reading(self, double deadline) noexcept
+    cdef bint recv_alone(self) except -1
     cdef int read(self) except -1
+    cdef bint take_in(self, Py_ssize_t r) except -1
     cdef int try_send(self) except -1
     cdef bint has_output(self) noexcept
     cdef int finish_leaving(self) except -1

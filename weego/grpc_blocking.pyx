@@ -13,10 +13,12 @@ Theory of operation
 5. System calls that cannot wait are made with the interpreter's lock held, unless they move much: to let go of it costs more than they do.
 6. A thread may give up a call for which another one waits. If that is the one at the socket, a bell wakes it: a descriptor that there is as soon as a
    call is opened that could be given up so.
+   Who has the connection to itself, where nobody could give up its call, waits in `recv` itself, for a short time: then a call is two system calls.
 7. A stream that is finalized while this very thread is inside (garbage is collected anywhere) is an orphan, and reset on the way out.
 """
 
 import os
+import struct
 from collections import deque
 
 from codec.h2.connection cimport Stream
@@ -88,6 +90,14 @@ cdef enum:
 # Seconds after which is looked whether those who were called come back, and that output may wait for more: as long as a hundred calls take, or each look
 # in between costs a switch for nothing.
 cdef double TURN = 0.0015
+
+# Seconds that the only call of a connection waits for its answer in the system call that reads it; if it takes longer than that, one more call more or
+# less is no matter. Calls whose deadline is nearer than twice this do not: the kernel is late by a few milliseconds.
+cdef double PATIENCE = 0.02
+cdef bytes RECEIVE_TIMEOUT = struct.pack("@ll", 0, int(PATIENCE * 1e6))
+
+# Seconds after a read for which nobody looks again whether the peer is leaving: what has left it meanwhile is hardly here.
+cdef double FRESH = 0.0002
 
 # Seconds for a last word, which the peer may not take.
 cdef double PARTING = 1.0
@@ -190,7 +200,8 @@ cdef class BlockingLink(Link):
         self.caution = LEAST_EAGER
         self.spare = []
         self.orphans = []
-        sock.settimeout(0)
+        sock.settimeout(None)  # `recv_alone` waits in it; all else says MSG_DONTWAIT
+        sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_RCVTIMEO, RECEIVE_TIMEOUT)
         self.fd = sock.fileno()
         self.last_used = monotonic()
         self.input = ReadBuffer()
@@ -282,7 +293,12 @@ cdef class BlockingLink(Link):
                     if error_number == EINTR:
                         continue
                     if error_number != EAGAIN:
-                        self.fail(Unavailable(f"the connection broke: {os.strerror(error_number).lower()}", instance=self.address))
+                        error = Unavailable(f"the connection broke: {os.strerror(error_number).lower()}", instance=self.address)
+                        if not self.is_parting:
+                            # It may have said goodbye before: then calls that it did not look at can go elsewhere.
+                            self.is_parting = True
+                            self.read()
+                        self.fail(error)
                     return 0
                 self.sent += r
             self.output.n = 0
@@ -331,8 +347,13 @@ cdef class BlockingLink(Link):
         cdef int ready
         self.try_send()
         while self.has_output():
-            # The peer may only read on when we read what it has sent.
-            ready = self.wait_outside(POLLIN | POLLOUT, deadline, 0)
+            # The peer may only read on when we read what it has sent. A thread in `recv_alone` does that; but it may go, and so is not relied on for long.
+            if self.is_receiving:
+                ready = self.wait_outside(POLLOUT, deadline, PATIENCE)
+                if not ready and (not deadline or monotonic() < deadline):
+                    continue
+            else:
+                ready = self.wait_outside(POLLIN | POLLOUT, deadline, 0)
             if not ready:
                 raise DeadlineExceeded(f"{self.address} took nothing in time", instance=self.address)
             if ready & ~POLLOUT:
@@ -347,11 +368,12 @@ cdef class BlockingLink(Link):
     # ---- a call begins -----------------------------------------------------------------------------------------------
 
     cdef GrpcClientStream start(self, Call call, GrpcMethod method, str compression, bytes payload, bint end):
-        if not self.protocol.streams:
+        cdef double now = monotonic()
+        if not self.protocol.streams.count and now - self.last_read > FRESH:
             self.read()  # nobody has looked since the last call: is the peer leaving?
         if self.is_closed or not self.can_open:
             raise Crowded(f"the connection to {self.address} takes no further call now", sent=False, instance=self.address)
-        self.last_used = monotonic()
+        self.last_used = now
         return Link.start(self, call, method, compression, payload, end)
 
     # ---- waiting -----------------------------------------------------------------------------------------------------
@@ -520,6 +542,13 @@ cdef class BlockingLink(Link):
             self.try_send()
             if self.has_output():
                 events |= POLLOUT
+        if events == POLLIN and self.may_wait_reading(deadline):
+            if self.recv_alone():
+                if self.has_output():
+                    self.try_send()
+                return self.begin_turn()
+            if self.is_closed:
+                return 0
         self.is_reading = True
         try:
             ready = self.wait_outside(events, deadline, self.keepalive_time)
@@ -539,11 +568,50 @@ cdef class BlockingLink(Link):
                 self.try_send()
         return self.begin_turn()
 
+    cdef bint may_wait_reading(self, double deadline) noexcept:
+        """May the caller wait in the system call that reads? Not if others wait for news too: then more comes until the interpreter is free again. And
+        not if a bell may ring, or the time is short."""
+        return (self.protocol.streams.count == 1 and not self.polling and self.bell < 0 and not self.is_closed
+                and not 0 < self.keepalive_time < 2 * PATIENCE and not (deadline and deadline - monotonic() < 2 * PATIENCE))
+
+    cdef bint recv_alone(self) except -1:
+        """Wait for bytes for a short time, without the lock, in the call that reads them, and take them in. False: none came."""
+        cdef Py_ssize_t r, room
+        cdef int depth, number
+        cdef unsigned char* p
+        self.input.make_room(READ_SIZE)
+        room = self.input.cap - self.input.tail
+        p = self.input.p + self.input.tail
+        self.polling += 1
+        self.is_reading = self.is_receiving = True
+        depth = self.release()
+        try:
+            with nogil:
+                r = recv(self.fd, p, room, 0)
+                number = error_number
+            if r < 0 and number == EINTR:
+                PyErr_CheckSignals()
+        finally:
+            self.regain(depth)
+            self.is_reading = self.is_receiving = False
+            self.polling -= 1
+            if self.is_closed and not self.polling:
+                self.shut_socket()
+        if self.is_closed:
+            return False
+        if r < 0:
+            if number != EAGAIN and number != EINTR:
+                self.fail(Unavailable(f"the connection broke: {os.strerror(number).lower()}", instance=self.address))
+            return False
+        if self.take_in(r) and (r == room or self.protocol.peer_leaving):
+            self.read()
+        return True
+
     cdef int read(self) except -1:
         """Take in what has come. Never waits."""
         cdef ReadBuffer input = self.input
         cdef Py_ssize_t r, room
-        while not self.is_closed:
+        while not self.is_closed and not self.is_receiving:
             input.make_room(READ_SIZE)
             room = input.cap - input.tail
             r = recv(self.fd, input.p + input.tail, room, MSG_DONTWAIT)
@@ -553,29 +621,35 @@ cdef class BlockingLink(Link):
                 if error_number != EAGAIN:
                     self.fail(Unavailable(f"the connection broke: {os.strerror(error_number).lower()}", instance=self.address))
                 return 0
-            if r == 0:
-                self.fail(None)
-                return 0
-            if self.session is None:
-                input.tail += r
-            else:
-                self.session.incoming.write(PyBytes_FromStringAndSize(<char*>input.p + input.tail, r))
-                data = self.decrypted()
-                if data is None:
-                    return 0
-                input.write(data)
-            try:
-                while self.protocol.feed(input):  # what came before a broken rule is told first, and the rule the next time
-                    pass
-            except ProtocolError as error:
-                try:
-                    self.try_send()
-                finally:
-                    self.fail(error)
-                return 0
-            if r < room and not self.protocol.peer_leaving:
+            if not self.take_in(r) or r < room and not self.protocol.peer_leaving:
                 return 0
         return 0
+
+    cdef bint take_in(self, Py_ssize_t r) except -1:
+        """Of the input, `r` bytes are new; 0: there will be no more. False: the connection is over."""
+        cdef ReadBuffer input = self.input
+        if r == 0:
+            self.fail(None)
+            return False
+        self.last_read = monotonic()
+        if self.session is None:
+            input.tail += r
+        else:
+            self.session.incoming.write(PyBytes_FromStringAndSize(<char*>input.p + input.tail, r))
+            data = self.decrypted()
+            if data is None:
+                return False
+            input.write(data)
+        try:
+            while self.protocol.feed(input):  # what came before a broken rule is told first, and the rule the next time
+                pass
+        except ProtocolError as error:
+            try:
+                self.try_send()
+            finally:
+                self.fail(error)
+            return False
+        return True
 
     def decrypted(self):
         """The plain bytes of what has come; None when the connection had to be given up."""
@@ -699,7 +773,8 @@ cdef class BlockingLink(Link):
         try:
             self.try_send()
             if self.session is not None and not self.is_closed:
-                self.sock.send(self.session.close(), _socket.MSG_NOSIGNAL)
+                goodbye = self.session.close()
+                self.sock.send(goodbye, _socket.MSG_NOSIGNAL | _socket.MSG_DONTWAIT)
         except OSError:
             pass
         self.fail(ClosedError("the client was closed during the call"))

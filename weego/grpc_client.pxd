@@ -6,6 +6,7 @@ from codec.h2.connection cimport H2Connection
 from codec.h2.hpack cimport Field
 from governance.call cimport Call, Ending
 from poller.connection cimport Receiver
+from poller.timers cimport Alarm
 from weego.grpc_server cimport Gate
 
 
@@ -28,12 +29,15 @@ cdef class GrpcClientConnection(H2Connection):
 cdef class GrpcClientStream(GrpcStream):
     cdef Gate reading                    # where who reads waits (hub)
     cdef Gate writing                    # … and who writes
+    cdef Alarm late_reading              # rings at the deadline of who reads (hub)
+    cdef Alarm late_writing
     cdef bint is_late                    # the deadline has passed
     cdef bint wants_head                 # who reads waits for the headers alone
     cdef bint has_broken                 # the connection ended under it
 
     cdef bint has_news(self) noexcept
     cdef bint has_room(self) noexcept
+    cdef int expire(self) except -1
 
 
 cdef class Link(Receiver):

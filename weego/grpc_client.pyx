@@ -107,13 +107,14 @@ cdef class GrpcClientStream(GrpcStream):
         """For Call.protocol."""
         return "grpc"
 
-    def expire(self):
+    cdef int expire(self) except -1:
         """The deadline has passed."""
         self.is_late = True
         if self.reading is not None:
             self.reading.open()
         if self.writing is not None:
             self.writing.open()
+        return 0
 
 
 cdef class GrpcClientConnection(H2Connection):

@@ -5,7 +5,7 @@ from poller.connection cimport Connection
 from poller.loop cimport Loop
 from poller.timers cimport Timer
 from weego.grpc_client cimport GrpcClientStream, Link
-from weego.grpc_server cimport ConnectionSink
+from weego.grpc_server cimport ConnectionSink, Gate
 
 
 cdef class HubLink(Link):
@@ -19,6 +19,7 @@ cdef class HubLink(Link):
     cdef long long bytes_seen
     cdef public bint wants_change        # somebody waits for a stream to end
 
+    cdef Gate gate(self)
     cdef int tell(self, GrpcClientStream s) except -1
     cdef int changed(self) except -1
 

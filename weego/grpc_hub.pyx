@@ -24,6 +24,12 @@ cdef enum:
 
 cdef Limits NO_LIMITS = Limits()
 cdef bytes PING = b"weego:up"
+cdef object here = getcurrent
+
+
+cdef int ring(object stream) except -1:
+    """The deadline of who waits for this stream has passed."""
+    return (<GrpcClientStream>stream).expire()
 
 
 cdef class HubLink(Link):
@@ -65,35 +71,45 @@ cdef class HubLink(Link):
             self.sink.is_corked = False
 
     cdef int wait_news(self, GrpcClientStream s, double deadline) except -1:
-        cdef Timer timer = None
-        cdef object hub = self.loop.hub
-        if getcurrent() is hub:
+        cdef bint is_set
+        if here() is self.loop.hub:
             raise UsageError(IN_THE_LOOP)
         if s.reading is None:
-            s.reading = Gate(self.loop)
-        if deadline:
-            timer = self.loop.call_at(deadline, s.expire)
+            s.reading = self.gate()
+        # Not if it is set: then another greenlet waits here, and `wait` says that this one may not.
+        is_set = deadline != 0 and not s.late_reading.place
+        if is_set:
+            s.late_reading.ring = ring
+            self.loop.set_alarm(&s.late_reading, s, deadline)
         try:
             while not s.has_news():
                 s.reading.wait()
         finally:
-            if timer is not None:
-                timer.cancel()
+            if is_set:
+                self.loop.timers.unset(&s.late_reading)
         return 0
 
     cdef int wait_room(self, GrpcClientStream s, double deadline) except -1:
-        cdef Timer timer = None
+        cdef bint is_set
         if s.writing is None:
-            s.writing = Gate(self.loop)
-        if deadline:
-            timer = self.loop.call_at(deadline, s.expire)
+            s.writing = self.gate()
+        # Not if it is set: then another greenlet waits here, and `wait` says that this one may not.
+        is_set = deadline != 0 and not s.late_writing.place
+        if is_set:
+            s.late_writing.ring = ring
+            self.loop.set_alarm(&s.late_writing, s, deadline)
         try:
             while not s.has_room():
                 s.writing.wait()
         finally:
-            if timer is not None:
-                timer.cancel()
+            if is_set:
+                self.loop.timers.unset(&s.late_writing)
         return 0
+
+    cdef Gate gate(self):
+        cdef Gate made = Gate.__new__(Gate)
+        made.loop = self.loop
+        return made
 
     cdef int message(self, Connection c, object message) except -1:
         cdef GrpcClientStream s
