@@ -68,6 +68,7 @@ cdef class WriteBuffer:
     cdef Py_ssize_t apart
     cdef bint gathers
     cdef bint splices
+    cdef WriteBuffer before      # belongs to whoever keeps buffers that nobody uses: the next of them
 
     cdef int splice(self, object owner, const void* src, Py_ssize_t size) except -1
     cdef int grow(self, Py_ssize_t more) except -1

@@ -387,8 +387,15 @@ cdef class Connection(Pollable):
 
     cdef WriteBuffer writer(self):
         """Where output is gathered; call `wrote` after writing."""
+        cdef Loop loop = self.loop
         if self.output is None:
-            self.output = self.loop.spare.pop() if self.loop.spare else WriteBuffer()
+            if loop.spare is not None:
+                self.output = loop.spare
+                loop.spare = self.output.before
+                loop.spares -= 1
+                self.output.before = None
+            else:
+                self.output = WriteBuffer()
             self.output.gathers = not self.is_rooted  # what a connection does to bytes before they leave, it does in one place
             self.sent = 0
         self.is_writing = True
@@ -409,10 +416,12 @@ cdef class Connection(Pollable):
         cdef WriteBuffer out = self.output
         self.output = None
         self.sent = 0
-        if out.cap <= SPARE_SIZE and len(self.loop.spare) < SPARE_BUFFERS:
+        if out.cap <= SPARE_SIZE and self.loop.spares < SPARE_BUFFERS:
             out.n = out.apart = 0
             out.pieces = None
-            self.loop.spare.append(out)
+            out.before = self.loop.spare
+            self.loop.spare = out
+            self.loop.spares += 1
         return 0
 
     cdef int flush(self) except -1:

@@ -3,6 +3,7 @@
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
+from codec.buffer cimport WriteBuffer
 from poller.timers cimport Alarm, Timers
 
 cdef enum:
@@ -15,6 +16,8 @@ cdef class Pollable:
 
     cdef readonly int fd                 # -1 when it is not in a loop
     cdef uint32_t generation             # tells events of this registration from those of an earlier owner of the number
+    cdef Pollable unsent_before          # in Loop.unsent
+    cdef bint is_unsent                  # it is there
 
     cdef int ready(self, uint32_t events) except -1
     cdef int resume(self) except -1      # after Loop.again()
@@ -54,7 +57,7 @@ cdef class Loop:
     cdef Slot* slots
     cdef int capacity
     cdef uint32_t generations
-    cdef list unsent                     # Pollables with output of this turn
+    cdef Pollable unsent                 # the last of those with output of this turn; each knows the one before it
     cdef object unread                   # deque of Pollables that stopped before the end of their input
     cdef list awake                      # Waiters to wake after the turn
     cdef void* events                    # the batch at hand: on the heap, because a greenlet's stack is not there while it waits
@@ -62,7 +65,8 @@ cdef class Loop:
     cdef int event_next
     cdef Py_ssize_t resumes              # members of `unread` to resume in this turn
     cdef bint unfinished                 # the turn at hand has more to do
-    cdef list spare                      # WriteBuffers that no connection uses
+    cdef WriteBuffer spare               # the last of those that no connection uses; each knows the one before it
+    cdef int spares                      # how many there are
     cdef uint8_t* scratch
     cdef bint kicked
     cdef readonly double sweep_interval  # seconds

@@ -108,14 +108,12 @@ cdef class Loop:
     def __cinit__(self):
         self.epoll = -1
         self.timers = Timers()
-        self.unsent = []
         self.unread = deque()
         self.awake = []
         self.term = 1
         self.events = malloc(BATCH * sizeof(epoll_event))
         if self.events == NULL:
             raise MemoryError()
-        self.spare = []
         self.alarm_at = -1
         self.sweep_interval = DEFAULT_SWEEP
         self.scratch = <uint8_t*>malloc(SCRATCH)
@@ -166,7 +164,7 @@ cdef class Loop:
         if self.runner is not None:
             self.runner.close()
         if self.pid != getpid():
-            self.unsent = []
+            self.unsent = None
             self.unread.clear()
             self.awake = []
             for i in range(self.capacity):
@@ -252,7 +250,11 @@ cdef class Loop:
 
     cdef int dirty(self, Pollable p) except -1:
         """`p` has output; flush it at the end of the turn."""
-        self.unsent.append(p)
+        if p.is_unsent:
+            return 0
+        p.is_unsent = True
+        p.unsent_before = self.unsent
+        self.unsent = p
         if not self.unfinished and not self.kicked:
             self.kick()
         return 0
@@ -372,8 +374,11 @@ cdef class Loop:
         """Let the output of this turn leave now. Stops when another greenlet has gone on with the turn."""
         cdef Pollable p
         cdef int64_t term = self.term
-        while self.unsent:
-            p = <Pollable>self.unsent.pop()
+        while self.unsent is not None:
+            p = self.unsent
+            self.unsent = p.unsent_before
+            p.unsent_before = None
+            p.is_unsent = False
             if p.fd >= 0:
                 try:
                     p.flush()
@@ -398,7 +403,7 @@ cdef class Loop:
         cdef double now, until = self.timers.earliest()
         if until >= 0:
             timeout = max(0.0, min(timeout, until - monotonic()))
-        self.turn(0 if self.unread or self.unsent else <int>ceil(timeout * 1000))
+        self.turn(0 if self.unread or self.unsent is not None else <int>ceil(timeout * 1000))
         self.after_turn()
         now = monotonic()
         self.timers.run(now)

@@ -21,6 +21,7 @@ cdef class GrpcRoute:
     """One method as this Front needs it."""
 
     cdef readonly object spec
+    cdef readonly str name
     cdef readonly Target target
     cdef readonly bytes path
     cdef object decode                     # bytes → the handler's argument

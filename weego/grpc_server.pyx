@@ -85,8 +85,9 @@ cdef class GrpcRoute:
 
     def __init__(self, spec, Target target not None, str service not None, decode, encode):
         self.spec = spec
+        self.name = spec.name
         self.target = target
-        self.path = f"/{service}/{spec.name}".encode()
+        self.path = f"/{service}/{self.name}".encode()
         self.decode = decode
         self.encode = encode
         self.client_streaming = spec.client_streaming
@@ -360,7 +361,7 @@ cdef class GrpcFront(Front):
         if not route.client_streaming:
             if s.ready != 1:
                 return ProtocolError(f"{route.path.decode()} takes one request, {s.ready} came", code=Code.INTERNAL)
-        return self.dispatcher.full(c, route.target, route.spec.name)
+        return self.dispatcher.full(c, route.target, route.name)
 
     def nobody(self, bytes path):
         """The error for a path that nobody serves: by service or by method."""

@@ -218,6 +218,7 @@ cdef class H2Sender(Protocol):
 
     cdef int write_fields(self, Stream s, object fields, bint end) except -1
     cdef int append_fields(self, WriteBuffer out, uint32_t id, object fields, bint end) except -1
+    cdef int append_block(self, WriteBuffer out, uint32_t id, object fields, bint end) except -1
     cdef Py_ssize_t write_data(self, Stream s, const uint8_t* p, Py_ssize_t n, bint end, bytes owner) except -1
     cdef void sent_data(self, Stream s, Py_ssize_t n) noexcept
     cdef Py_ssize_t longest_frame(self) noexcept

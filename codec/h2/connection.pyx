@@ -32,7 +32,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy
 
 from codec.h2.hpack cimport (
-    AUTHORITY, CONTENT_LENGTH, HOP, HOST, METHOD, PATH, PSEUDO, SCHEME, STATUS, TE,
+    AUTHORITY, CONTENT_LENGTH, HOP, HOST, METHOD, MOST_KEPT, PATH, PSEUDO, repeat, SCHEME, STATUS, TE,
 )
 
 from codec.errors import UsageError

@@ -3,6 +3,7 @@
 
 from codec.buffer cimport WriteBuffer
 from libc.stdint cimport int64_t, uint8_t, uint32_t
+from libc.string cimport memcpy
 
 cdef enum Kind:
     # Field names that somebody here treats in a way of their own.
@@ -92,3 +93,16 @@ cdef class Encoder:
     cdef int literal(self, WriteBuffer out, bytes name, bytes value) except -1
     cdef int set_max(self, int64_t size) except -1
     cdef int evict(self, Py_ssize_t room) except -1
+
+
+cdef inline int repeat(Encoder e, tuple fields, bint last, uint8_t* p) noexcept:
+    """Write to `p`, where there is room for MOST_KEPT bytes, what these fields were encoded to. How many bytes that is; 0: it is not known."""
+    if last:
+        if fields is not e.last_fields:
+            return 0
+        memcpy(p, e.last.data, MOST_KEPT)
+        return e.last.size
+    if fields is not e.first_fields:
+        return 0
+    memcpy(p, e.first.data, MOST_KEPT)
+    return e.first.size

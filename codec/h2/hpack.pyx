@@ -435,16 +435,16 @@ cdef class Encoder:
         return 0
 
     cdef int block(self, WriteBuffer out, object fields, bint last) except -1:
-        cdef Py_ssize_t start
+        cdef Py_ssize_t start = out.n
         cdef int64_t inserted = self.inserted
-        cdef Kept* kept = &self.last if last else &self.first
         cdef bint changes = self.lowest >= 0
-        if kept.size and fields is (self.last_fields if last else self.first_fields):
+        cdef int size
+        if type(fields) is tuple:
             reserve(out, MOST_KEPT)
-            memcpy(out.p + out.n, kept.data, MOST_KEPT)
-            out.n += kept.size
-            return 0
-        start = out.n
+            size = repeat(self, <tuple>fields, last, out.p + start)
+            if size:
+                out.n += size
+                return 0
         self.begin(out)
         if type(fields) is tuple:
             for each in <tuple>fields:

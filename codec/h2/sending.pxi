@@ -342,6 +342,17 @@ cdef class H2Sender(Protocol):
 
     cdef int append_fields(self, WriteBuffer out, uint32_t id, object fields, bint end) except -1:
         """`write_fields` between the sink's `writer` and `wrote`."""
+        cdef int size
+        if type(fields) is tuple:
+            reserve(out, FRAME_HEAD + MOST_KEPT)
+            size = repeat(self.encoder, <tuple>fields, end, out.p + out.n + FRAME_HEAD)
+            if size:
+                put_frame_head(out.p + out.n, size, HEADERS, END_HEADERS | (END_STREAM if end else 0), id)
+                out.n += FRAME_HEAD + size
+                return 0
+        return self.append_block(out, id, fields, end)
+
+    cdef int append_block(self, WriteBuffer out, uint32_t id, object fields, bint end) except -1:
         cdef WriteBuffer rest
         cdef Py_ssize_t start = out.n, size, at, n
         try:
