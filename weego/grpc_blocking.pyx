@@ -21,6 +21,7 @@ import os
 import struct
 from collections import deque
 
+from codec.buffer cimport Cursor
 from codec.h2.connection cimport Stream
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.exc cimport PyErr_CheckSignals
@@ -371,7 +372,7 @@ cdef class BlockingLink(Link):
         cdef double now = monotonic()
         if not self.protocol.streams.count and now - self.last_read > FRESH:
             self.read()  # nobody has looked since the last call: is the peer leaving?
-        if self.is_closed or not self.can_open:
+        if not self.may_open():
             raise Crowded(f"the connection to {self.address} takes no further call now", sent=False, instance=self.address)
         self.last_used = now
         return Link.start(self, call, method, compression, payload, end)
@@ -628,6 +629,8 @@ cdef class BlockingLink(Link):
     cdef bint take_in(self, Py_ssize_t r) except -1:
         """Of the input, `r` bytes are new; 0: there will be no more. False: the connection is over."""
         cdef ReadBuffer input = self.input
+        cdef Cursor c
+        cdef object told = self
         if r == 0:
             self.fail(None)
             return False
@@ -641,8 +644,15 @@ cdef class BlockingLink(Link):
                 return False
             input.write(data)
         try:
-            while self.protocol.feed(input):  # what came before a broken rule is told first, and the rule the next time
-                pass
+            while told is not None:  # what streams have to tell, they know; who waits for it is seen to later
+                c.p = input.p + input.head
+                c.end = input.p + input.tail
+                self.protocol.source = input
+                try:
+                    told = self.protocol.receive(&c)
+                finally:
+                    self.protocol.source = None
+                input.head = c.p - input.p
         except ProtocolError as error:
             try:
                 self.try_send()

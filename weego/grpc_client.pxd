@@ -46,8 +46,9 @@ cdef class Link(Receiver):
     cdef readonly object error           # why the connection ended, once it has
     cdef Field authority
     cdef Field scheme
-    cdef Field accept                   # what answers may come in
+    cdef Field accept                    # what answers may come in
     cdef Field caller                    # source-service, or None
+    cdef dict heads                      # by GrpcMethod: the fields that every call of it begins with
     cdef Py_ssize_t max_message
     cdef double keepalive_time, keepalive_timeout
     cdef readonly bint is_closed
@@ -64,6 +65,7 @@ cdef class Link(Receiver):
     cdef int push_soon(self, double deadline) except -1
     cdef int wait_news(self, GrpcClientStream s, double deadline) except -1
     cdef int wait_room(self, GrpcClientStream s, double deadline) except -1
+    cdef tuple head_of(self, GrpcMethod method)
     cdef GrpcClientStream start(self, Call call, GrpcMethod method, str compression, bytes payload, bint end)
     cdef object finish(self, GrpcClientStream s, Call call)
     cdef int abandon_call(self, GrpcClientStream s) except -1

@@ -182,6 +182,7 @@ cdef class Link(Receiver):
         self.max_message = max_message
         self.keepalive_time = keepalive_time
         self.keepalive_timeout = keepalive_timeout
+        self.heads = {}
         self.caller = Field(b"source-service", caller.encode()) if caller else None
         self.protocol = GrpcClientConnection(True)
         return 0
@@ -231,6 +232,15 @@ cdef class Link(Receiver):
         """Was it without calls for longer than this, and nobody has seen to that yet?"""
         return False
 
+    cdef tuple head_of(self, GrpcMethod method):
+        found = self.heads.get(method)
+        if found is None:
+            found = (POST, self.scheme, method.path, self.authority, TRAILERS, GRPC_TYPE, AGENT, self.accept)
+            if self.caller is not None:
+                found += (self.caller,)
+            self.heads[method] = found
+        return <tuple>found
+
     cdef GrpcClientStream start(self, Call call, GrpcMethod method, str compression, bytes payload, bint end):
         """Open a stream and write its headers, and its first message if there is one."""
         cdef GrpcClientStream s
@@ -238,20 +248,18 @@ cdef class Link(Receiver):
         cdef double left
         if self.is_closed:
             raise Unavailable(f"the connection to {self.address} was closed", sent=False, instance=self.address)
-        fields = [POST, self.scheme, method.path, self.authority, TRAILERS, GRPC_TYPE, AGENT, self.accept]
+        fields = []
         if compression is not None:
             fields.append(ENCODINGS.get(compression) or encoding_field(compression))
         if call.deadline_at:
             left = call.deadline_at - monotonic()
             fields.append((GRPC_TIMEOUT, timeout_text(left)))
-        if self.caller is not None:
-            fields.append(self.caller)
         carried = carried_along()
         if carried is not None:
             fields += metadata_fields({**carried, **call.outgoing}.items() if call.outgoing else carried.items())
         elif call.outgoing:
             fields += metadata_fields(call.outgoing.items())
-        s = <GrpcClientStream>self.protocol.open_stream(fields, False)
+        s = <GrpcClientStream>self.protocol.open_stream(fields, False, self.head_of(method))
         s.max_message = self.max_message
         s.eager = method.server_streaming
         if payload is not None:

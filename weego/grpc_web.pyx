@@ -235,13 +235,15 @@ cdef class WebConnection(GrpcServerConnection):
         out.append(PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
         self.sink.wrote()
 
-    cdef int write_fields(self, Stream s, object fields, bint end) except -1:
+    cdef int write_fields(self, Stream s, object fields, bint end, tuple head=None) except -1:
         """The head of the answer."""
         cdef list lines = []
         cdef bytes name, value, status = b"200"
         if self.head_written:
             return 0
         self.head_written = True
+        if head is not None:
+            fields = [*head, *fields]
         for each in fields:
             if isinstance(each, Field):
                 name, value = (<Field>each).name, (<Field>each).value

@@ -206,7 +206,8 @@ cdef class H2Sender(Protocol):
 
     # ---- for the owner; none of these runs user code
     cdef bint may_open(self) noexcept
-    cdef Stream open_stream(self, object fields, bint end)
+    # `head`: what comes before `fields`, as often before: a tuple of Fields (Encoder.block), or None
+    cdef Stream open_stream(self, object fields, bint end, tuple head=*)
     # `fields`: a list, or a tuple of Fields that is sent often (Encoder.block)
     cdef int send_fields(self, Stream s, object fields, bint end) except -1
     # `owner`: None, or the immutable bytes that `p[:n]` is the end of; then it is not copied
@@ -216,9 +217,9 @@ cdef class H2Sender(Protocol):
     cdef int productive(self) except -1
     cdef int pump(self) except -1
 
-    cdef int write_fields(self, Stream s, object fields, bint end) except -1
-    cdef int append_fields(self, WriteBuffer out, uint32_t id, object fields, bint end) except -1
-    cdef int append_block(self, WriteBuffer out, uint32_t id, object fields, bint end) except -1
+    cdef int write_fields(self, Stream s, object fields, bint end, tuple head=*) except -1
+    cdef int append_fields(self, WriteBuffer out, uint32_t id, object fields, bint end, tuple head=*) except -1
+    cdef int append_block(self, WriteBuffer out, uint32_t id, object fields, bint end, tuple head=*) except -1
     cdef Py_ssize_t write_data(self, Stream s, const uint8_t* p, Py_ssize_t n, bint end, bytes owner) except -1
     cdef void sent_data(self, Stream s, Py_ssize_t n) noexcept
     cdef Py_ssize_t longest_frame(self) noexcept

@@ -170,7 +170,7 @@ cdef class H2Sender(Protocol):
 
     # ---- what is sent ------------------------------------------------------------------------------------------------
 
-    cdef Stream open_stream(self, object fields, bint end):
+    cdef Stream open_stream(self, object fields, bint end, tuple head=None):
         cdef Stream s
         if not self.may_open():
             raise UsageError("no further stream can be begun on this connection; look at can_open first")
@@ -178,7 +178,7 @@ cdef class H2Sender(Protocol):
         s.connection = <H2Connection>self
         s.id = self.next_local
         s.receive_window = self.stream_window
-        self.write_fields(s, fields, end)
+        self.write_fields(s, fields, end, head)
         self.next_local += 2
         s.is_open = True
         self.streams.add(s)
@@ -331,33 +331,35 @@ cdef class H2Sender(Protocol):
         give_back(&self.window_updates, UPDATES_PER_DATA)
         give_back(&self.pings, 1)
 
-    cdef int write_fields(self, Stream s, object fields, bint end) except -1:
+    cdef int write_fields(self, Stream s, object fields, bint end, tuple head=None) except -1:
         """Write a header block, in as many frames as it takes."""
-        self.append_fields(self.sink.writer(), s.id, fields, end)
+        self.append_fields(self.sink.writer(), s.id, fields, end, head)
         self.sink.wrote()
         if end:
             s.local_done = True
             self.local_end(s)
         return 0
 
-    cdef int append_fields(self, WriteBuffer out, uint32_t id, object fields, bint end) except -1:
+    cdef int append_fields(self, WriteBuffer out, uint32_t id, object fields, bint end, tuple head=None) except -1:
         """`write_fields` between the sink's `writer` and `wrote`."""
         cdef int size
-        if type(fields) is tuple:
+        if head is None and type(fields) is tuple:
             reserve(out, FRAME_HEAD + MOST_KEPT)
             size = repeat(self.encoder, <tuple>fields, end, out.p + out.n + FRAME_HEAD)
             if size:
                 put_frame_head(out.p + out.n, size, HEADERS, END_HEADERS | (END_STREAM if end else 0), id)
                 out.n += FRAME_HEAD + size
                 return 0
-        return self.append_block(out, id, fields, end)
+        return self.append_block(out, id, fields, end, head)
 
-    cdef int append_block(self, WriteBuffer out, uint32_t id, object fields, bint end) except -1:
+    cdef int append_block(self, WriteBuffer out, uint32_t id, object fields, bint end, tuple head=None) except -1:
         cdef WriteBuffer rest
         cdef Py_ssize_t start = out.n, size, at, n
         try:
             reserve(out, FRAME_HEAD)
             out.n += FRAME_HEAD
+            if head is not None:
+                self.encoder.block(out, head, False)
             self.encoder.block(out, fields, end)
             size = out.n - start - FRAME_HEAD
             if size <= self.peer_max_frame:
