@@ -82,6 +82,7 @@ cdef class Connection(Pollable):
     cdef int process(self) except -1
     cdef int process_scratch(self, Py_ssize_t size) except -1
     cdef int deliver(self, object message) except -1
+    cdef void unguard(self) noexcept
     cdef int offend(self, object error) except -1
     cdef bint may_process(self) noexcept
     cdef void await_rest(self, bint moved) noexcept

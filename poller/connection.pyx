@@ -61,9 +61,10 @@ cdef enum:
     # Unsent output from which no further message is taken, and below which it goes on (TH-11: back-pressure at 1 MiB).
     HIGH_WATER = 1048576
     LOW_WATER = 262144
-    # A spare output buffer larger than this is given back to malloc.
-    SPARE_SIZE = 65536
-    SPARE_BUFFERS = 64
+    # A spare output buffer larger than this is given back to malloc, and any beyond so many bytes in all. Room for what a turn answers to a peer that
+    # has many calls under way: growing it anew each time would cost more than the answers do.
+    SPARE_SIZE = 262144
+    SPARE_BYTES = 4194304
     # Parts of one gathered send: a message with one large value has three.
     IOVECS = 16
     # Sent bytes at the front of an output buffer that are worth moving the rest over.
@@ -287,28 +288,33 @@ cdef class Connection(Pollable):
         if self.most_busy > 1 and not self.is_again and (self.more or self.has_news or self.input is not None):
             # Several calls at a time: should this one block, whoever goes on with the turn goes on with this connection too.
             guarded = self.is_again = True
-            loop.unread.append(self)
+            loop.guarded = self
         try:
             self.receiver.message(self, message)
         except ProtocolError as error:
             if loop.term != term:
                 return 0
             self.processing = 0
+            if guarded:
+                self.unguard()
             return self.offend(error)
         except BaseException as error:
             # A mistake of ours, not of the peer: what state the connection is in nobody knows.
+            if guarded and loop.term == term:
+                self.unguard()
             self.shut(error)
             raise
         if loop.term != term:
             return 0
         self.processing = 0
-        if guarded and loop.unread:
-            last = loop.unread.pop()
-            if last is self:
-                self.is_again = False
-            else:
-                loop.unread.append(last)
+        if guarded:
+            self.unguard()
         return 1
+
+    cdef void unguard(self) noexcept:
+        """The receiver did not block."""
+        self.loop.guarded = None
+        self.is_again = False
 
     cdef int offend(self, object error) except -1:
         """The peer broke the rules."""
@@ -392,7 +398,7 @@ cdef class Connection(Pollable):
             if loop.spare is not None:
                 self.output = loop.spare
                 loop.spare = self.output.before
-                loop.spares -= 1
+                loop.spare_bytes -= self.output.cap
                 self.output.before = None
             else:
                 self.output = WriteBuffer()
@@ -416,12 +422,12 @@ cdef class Connection(Pollable):
         cdef WriteBuffer out = self.output
         self.output = None
         self.sent = 0
-        if out.cap <= SPARE_SIZE and self.loop.spares < SPARE_BUFFERS:
+        if out.cap <= SPARE_SIZE and self.loop.spare_bytes + out.cap <= SPARE_BYTES:
             out.n = out.apart = 0
             out.pieces = None
             out.before = self.loop.spare
             self.loop.spare = out
-            self.loop.spares += 1
+            self.loop.spare_bytes += out.cap
         return 0
 
     cdef int flush(self) except -1:

@@ -59,6 +59,7 @@ cdef class Loop:
     cdef uint32_t generations
     cdef Pollable unsent                 # the last of those with output of this turn; each knows the one before it
     cdef object unread                   # deque of Pollables that stopped before the end of their input
+    cdef Pollable guarded                # joins them when another greenlet goes on with the turn; what stops early as long as this one does not
     cdef list awake                      # Waiters to wake after the turn
     cdef void* events                    # the batch at hand: on the heap, because a greenlet's stack is not there while it waits
     cdef int event_count
@@ -66,7 +67,7 @@ cdef class Loop:
     cdef Py_ssize_t resumes              # members of `unread` to resume in this turn
     cdef bint unfinished                 # the turn at hand has more to do
     cdef WriteBuffer spare               # the last of those that no connection uses; each knows the one before it
-    cdef int spares                      # how many there are
+    cdef Py_ssize_t spare_bytes          # the room they have
     cdef uint8_t* scratch
     cdef bint kicked
     cdef readonly double sweep_interval  # seconds

@@ -325,6 +325,9 @@ cdef class Loop:
         cdef Pollable p
         self.term += 1
         term = self.term
+        if self.guarded is not None:
+            self.unread.append(self.guarded)
+            self.guarded = None
         if not self.unfinished:
             self.unfinished = True
             self.turns += 1
