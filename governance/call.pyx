@@ -4,10 +4,9 @@
 cimport cython
 from cpython.contextvars cimport get_value
 from poller.clock cimport monotonic
+from poller.switching cimport PyGreenlet_Import, this_greenlet
 
 from contextvars import ContextVar
-
-from greenlet import getcurrent
 
 from codec.errors import DeadlineExceeded
 from codec.metadata import Metadata
@@ -20,7 +19,7 @@ cdef str PERSISTENT = "RPC_PERSIST_"
 
 _current = ContextVar("weego.call")
 cdef object CURRENT = _current
-cdef object here = getcurrent
+PyGreenlet_Import()
 
 
 cdef class Ending:
@@ -231,7 +230,7 @@ cdef Call begun(object spec, str service, double started, double deadline):
 
 cdef object served():
     """What `current` says, for native code."""
-    found = getattr(here(), "serving", None)
+    found = getattr(this_greenlet(), "serving", None)
     return found if found is not None else get_value(CURRENT)
 
 

@@ -3,9 +3,8 @@
 
 from governance.call cimport Call
 from poller.clock cimport monotonic
+from poller.switching cimport PyGreenlet_Import, this_greenlet
 from weego.grpc_client cimport GrpcMethod, Link
-
-from greenlet import getcurrent
 
 from codec.errors import ClosedError, Unavailable, UsageError
 from codec.grpc_compression import IDENTITY, is_known, names
@@ -20,7 +19,7 @@ cdef enum:
 cdef double FIRST_PAUSE = 0.02
 cdef double LAST_PAUSE = 1.0
 
-cdef object here = getcurrent
+PyGreenlet_Import()
 
 
 def checked_compression(name):
@@ -55,7 +54,7 @@ cdef class GrpcCarrier(Carrier):
         if method is None:
             method = self.methods[call.spec] = self.channel.method(call.spec)
         compression = self.channel.compression if call.compression is None else checked_compression(call.compression)
-        if self.waits_with is not None and here() is self.waits_with:
+        if self.waits_with is not None and this_greenlet() is self.waits_with:
             raise UsageError(IN_THE_LOOP)
         while True:
             if self._closed:

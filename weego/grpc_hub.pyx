@@ -8,10 +8,9 @@ from codec.h2.connection cimport GOT_GOAWAY, GOT_PONG, GOT_SETTINGS
 from governance.call cimport Call
 from poller.clock cimport monotonic
 from poller.connection cimport Limits
+from poller.switching cimport PyGreenlet_Import, this_greenlet
 from weego.grpc_client cimport GrpcMethod
 from weego.grpc_server cimport Gate
-
-from greenlet import getcurrent
 
 from codec.errors import ClosedError, Unavailable, UsageError
 from weego.exchange import IN_THE_LOOP
@@ -24,7 +23,8 @@ cdef enum:
 
 cdef Limits NO_LIMITS = Limits()
 cdef bytes PING = b"weego:up"
-cdef object here = getcurrent
+
+PyGreenlet_Import()
 
 
 cdef int ring(object stream) except -1:
@@ -72,7 +72,8 @@ cdef class HubLink(Link):
 
     cdef int wait_news(self, GrpcClientStream s, double deadline) except -1:
         cdef bint is_set
-        if here() is self.loop.hub:
+        cdef object me = this_greenlet()
+        if me is self.loop.hub:
             raise UsageError(IN_THE_LOOP)
         if s.reading is None:
             s.reading = self.gate()
@@ -83,7 +84,7 @@ cdef class HubLink(Link):
             self.loop.set_alarm(&s.late_reading, s, deadline)
         try:
             while not s.has_news():
-                s.reading.wait()
+                s.reading.park(me)
         finally:
             if is_set:
                 self.loop.timers.unset(&s.late_reading)

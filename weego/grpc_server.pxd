@@ -41,6 +41,7 @@ cdef class Gate(Waiter):
     cdef Loop loop
 
     cdef int wait(self) except -1
+    cdef int park(self, object me) except -1
     cdef int open(self) except -1
 
 
