@@ -30,6 +30,8 @@ cdef class Call:
     cdef public str compression          # of the messages sent from now on: a name of gRPC's (gzip …), or None
     cdef object incoming                 # Metadata; None until asked for
     cdef dict persistent                 # what `carried` gives; None until asked for
+    cdef Call within                     # what was served where it began, if `is_within` says that this is known; None: nothing
+    cdef bint is_within
     cdef readonly Ending ending          # of a client's stream, once it is open; None of any other call
     cdef public double recv_timeout      # of a client's stream, seconds to wait for one message; 0: until the deadline
     cdef public double send_timeout      # … and for room for one
@@ -37,5 +39,5 @@ cdef class Call:
     cpdef Ending opened(self)
 
 
-cdef Call begun(object spec, str service, double started, double deadline)
+cdef Call begun(object spec, str service, double started, double deadline, Call within)
 cdef object served()

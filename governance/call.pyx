@@ -185,6 +185,8 @@ cdef class Call:
         other.attempt = self.attempt
         other.key = self.key
         other.repeatable = self.repeatable
+        other.within = self.within
+        other.is_within = self.is_within
         other.outgoing = None if self.outgoing is None else dict(self.outgoing)
         other.tried = None if self.tried is None else set(self.tried)
         return other
@@ -217,14 +219,16 @@ cdef class Call:
         return f"<Call {side} {self.service}.{self.spec.name}{left}>"
 
 
-cdef Call begun(object spec, str service, double started, double deadline):
-    """A Call of a client that began at `started` and has until `deadline` (0: for ever)."""
+cdef Call begun(object spec, str service, double started, double deadline, Call within):
+    """A Call of a client that began at `started` and has until `deadline` (0: for ever), while `within` is served."""
     cdef Call call = Call.__new__(Call)
     call.spec = spec
     call.service = service
     call.started = started
     call.deadline_at = deadline
     call.attempt = 1
+    call.within = within
+    call.is_within = True
     return call
 
 

@@ -133,10 +133,10 @@ cdef object find(list fields, int kind):
     return None
 
 
-cdef dict carried_along():
+cdef dict carried_along(Call call):
     """What goes with every call made here, as Kitex's HTTP/2 handlers send it: metainfo of this context and of the call being served, and the log id."""
     cdef dict found
-    serving = served()
+    serving = call.within if call.is_within else served()
     added = get_value(GIVEN)
     if serving is None and added is None:
         return None
@@ -254,7 +254,7 @@ cdef class Link(Receiver):
         if call.deadline_at:
             left = call.deadline_at - monotonic()
             fields.append((GRPC_TIMEOUT, timeout_text(left)))
-        carried = carried_along()
+        carried = carried_along(call)
         if carried is not None:
             fields += metadata_fields({**carried, **call.outgoing}.items() if call.outgoing else carried.items())
         elif call.outgoing:

@@ -13,6 +13,7 @@ cdef class HubLink(Link):
     cdef readonly Connection connection
     cdef HubSink sink
     cdef object on_change                # told when streams ended, or the peer's settings or goodbye came
+    cdef Gate spare                      # for the next who waits
     cdef Timer pinger
     cdef double heard                    # when bytes came last, as the pinger saw
     cdef double pinged                   # when the PING left that has not come back; 0: none

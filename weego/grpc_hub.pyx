@@ -88,6 +88,8 @@ cdef class HubLink(Link):
         finally:
             if is_set:
                 self.loop.timers.unset(&s.late_reading)
+        # Should somebody still want to open it, who waits there next looks and waits on.
+        self.spare, s.reading = s.reading, None
         return 0
 
     cdef int wait_room(self, GrpcClientStream s, double deadline) except -1:
@@ -108,7 +110,11 @@ cdef class HubLink(Link):
         return 0
 
     cdef Gate gate(self):
-        cdef Gate made = Gate.__new__(Gate)
+        cdef Gate made = self.spare
+        if made is not None:
+            self.spare = None
+            return made
+        made = Gate.__new__(Gate)
         made.loop = self.loop
         return made
 

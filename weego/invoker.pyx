@@ -6,6 +6,7 @@ Native, because a process that makes one call at a time sleeps in between, and c
 
 import sys
 
+from cpython.tuple cimport PyTuple_GET_ITEM
 from governance.call cimport Call, begun, served
 from poller.clock cimport monotonic
 
@@ -33,6 +34,11 @@ cdef object hub_here():
             return None
         get_hub = local.get_hub_if_exists
     return get_hub()
+
+
+cdef inline str text_of(object address):
+    # Not `address.text`: that, and even its index, is a call of Python's.
+    return <str?><object>PyTuple_GET_ITEM(address, 0)
 
 
 def checked_timeout(seconds):
@@ -70,7 +76,7 @@ cdef class Invoker:
         serving = served()
         if serving is not None and serving.deadline_at and (until == 0 or serving.deadline_at < until):
             until = serving.deadline_at
-        call = begun(spec, self._service_name, now, until)
+        call = begun(spec, self._service_name, now, until, serving)
         try:
             if self._handler is None:
                 return self.attempts(call, args, now)
@@ -119,13 +125,13 @@ cdef class Invoker:
             if picked is None:
                 raise NoInstance(f"the balancer of {self!r} found no instance")
             address = self._addresses.get(picked.address) or parse(picked.address)
-        call.instance = text = <str?>address[0]
+        call.instance = text = text_of(address)
         return self.send(call, address, text, args)
 
     def _carry(self, Call call not None, str address not None, tuple args not None):
         """One attempt at `address`, for the policies above it."""
         found = self._addresses.get(address) or self._address(address)
-        return self.send(call, found, <str?>found[0], args)
+        return self.send(call, found, text_of(found), args)
 
     cdef object send(self, Call call, object address, str text, tuple args):
         cdef object transport = self.transport(call.spec)

@@ -79,7 +79,7 @@ cdef int64_t OVERHEAD_FREE = limits.OVERHEAD_FREE
 cdef bytes PING_GOODBYE = limits.PING_GOODBYE
 cdef list TOO_MANY_FIELDS = [(b":status", b"431")]
 
-RESET_MARK = 1 << 31
+cdef uint32_t RESET_MARK = 1 << 31
 
 
 cdef class Sink:

@@ -126,7 +126,7 @@ cdef class H2Sender(Protocol):
         if self.last is s:
             self.last = None
         # A peer that reset a stream itself has nothing more to send on it.
-        self.ended[self.ended_next] = s.id | (<uint32_t>RESET_MARK if reset and not s.reset_by_peer else 0)
+        self.ended[self.ended_next] = s.id | (RESET_MARK if reset and not s.reset_by_peer else 0)
         self.ended_next = (self.ended_next + 1) % MAX_IDS_KEPT
         if <bint>(s.id & 1) == self.is_client:
             self.local_streams -= 1
