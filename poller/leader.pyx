@@ -103,7 +103,8 @@ def run():
         owner.chosen = NULL
         owner.current = leader
         try:
-            owner.loop.turn()
+            while owner.loop.turn() and owner.loop.linger():
+                pass
         except BaseException:
             log.exception("a turn of the loop failed")
         if owner.current == leader:

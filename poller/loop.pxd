@@ -73,6 +73,16 @@ cdef class Loop:
     cdef readonly double sweep_interval  # seconds
     cdef double swept                    # when `run_once` last looked at the time limits
     cdef object interrupted              # what is to be raised when the turn is through: KeyboardInterrupt and the like
+    cdef bint may_linger                 # the hub called for this turn
+    cdef int fetched                     # events that are there for the next turn
+    cdef int fewest                      # watchers that the hub had in the last second
+    cdef int fewest_now                  # … in this one
+    cdef int brisk                       # so many turns have followed one another closely
+    cdef public double closely           # seconds
+    cdef public double linger_time       # seconds; for tests, as the one before
+    cdef double lingers_since
+    cdef int recall                      # a timer's descriptor, or -1
+    cdef double recalled_at
     cdef object watcher
     cdef object alarm
     cdef double alarm_at
@@ -87,6 +97,10 @@ cdef class Loop:
     cdef int enter(self) except -1
     cdef int after_turn(self) except -1
     cdef int turn(self, int timeout=*) except -1
+    cdef int linger(self) except -1
+    cdef int make_recall(self) except -1
+    cdef bint is_awaited(self) except -1
+    cdef int set_recall(self) except -1
     cdef int send_unsent(self) except -1
     cdef int finish_turn(self) except -1
     cdef int failed(self, str what, object p, object error) except -1

@@ -6,7 +6,11 @@ Theory of operation
    called straight from it and needs no greenlet of its own. A handler that blocks takes its leader out of the turn: the hub, which is then
    just behind the point where it entered the leader, has another one go on with the rest. `term` tells a leader that comes back from user
    code whether the turn is still its own; if not it returns at once, touching nothing. So all that a turn needs to go on is kept in the
-   loop, and nothing of it on a stack.
+   loop, and nothing of it on a stack. A leader whose turn is through goes back to the hub, or *lingers*: while turns follow one another closely and
+   the hub has nothing to do, it waits for the next one itself. That spares two switches, the hub's own work and half the system calls of each turn. Who
+   waits for something of the hub's has a watcher there, so the hub has nothing to do when it has no more watchers than ever: those that are always
+   there are of the background (listeners, signals, heartbeats) and can wait until LINGER is over. A timer of the kernel recalls the leader when no further turn
+   comes; not a timeout of each wait, for starting one costs as much as is spared.
 2. Members are edge-triggered with EPOLLRDHUP: one event per change, and a short read is the end of the input unless the peer has finished.
    Whoever stops before the end of its input must call `again`, because no event will tell.
 3. Event data holds the descriptor and a generation, because a number may be reused within one batch.
@@ -27,6 +31,7 @@ from collections import deque
 from codec.buffer cimport WriteBuffer
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.errno cimport errno
+from libc.limits cimport INT_MAX
 from libc.math cimport ceil
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memset
@@ -42,9 +47,28 @@ cdef extern from "<sys/epoll.h>":
         EPOLL_CLOEXEC
         EPOLL_CTL_ADD
         EPOLL_CTL_DEL
+        EPOLLET
+        EPOLLIN
     int epoll_create1(int flags)
     int epoll_ctl(int epoll, int op, int fd, epoll_event* event)
     int epoll_wait(int epoll, epoll_event* events, int most, int timeout) nogil
+
+cdef extern from "<time.h>":
+    enum:
+        CLOCK_MONOTONIC
+    struct timespec:
+        long tv_sec
+        long tv_nsec
+
+cdef extern from "<sys/timerfd.h>":
+    enum:
+        TFD_CLOEXEC
+        TFD_NONBLOCK
+    struct itimerspec:
+        timespec it_interval
+        timespec it_value
+    int timerfd_create(int clock, int flags)
+    int timerfd_settime(int fd, int flags, const itimerspec* new, itimerspec* old)
 
 cdef extern from "<unistd.h>":
     int close_fd "close"(int fd)
@@ -56,9 +80,21 @@ cdef enum:
     # Members that stopped early and are resumed in one turn, for the same reason.
     RESUMED = 256
     READ = 1                # gevent's bit for "readable"
+    # Turns that must have followed one another closely for a leader to linger: one that waits in vain is woken for nothing.
+    BRISK = 3
+    # In LINGERs: when a leader is recalled, and what must be left of that for the timer not to be set again.
+    RECALL = 4
+    ENOUGH = 2
 
 # How often members look at their own time limits (seconds); limits are exact to within this.
 DEFAULT_SWEEP = 1.0
+
+# A leader may linger for so long (seconds) until the hub is to look at what is always there. That is late by as much, or by RECALL times as much just when
+# calls cease, as it is by a handler that computes for as long.
+cdef uint64_t RECALLED = <uint64_t>-1  # no descriptor and generation
+cdef double LINGER = 0.001
+# Turns follow one another closely when less than this is between them (seconds): what going back to the hub costs would be lost in a longer pause.
+cdef double CLOSELY = 0.00025
 
 log = logging.getLogger("weego.worker")
 
@@ -106,7 +142,7 @@ cdef class Loop:
     """
 
     def __cinit__(self):
-        self.epoll = -1
+        self.epoll = self.recall = -1
         self.timers = Timers()
         self.unread = deque()
         self.awake = []
@@ -127,13 +163,27 @@ cdef class Loop:
             raise OSError(errno, os.strerror(errno))
         self.hub = hub
         self.polled = self.swept = monotonic()
+        self.closely = CLOSELY
+        self.linger_time = LINGER
+        self.fewest = self.fewest_now = INT_MAX
         if hub is not None:
             self.watcher = hub.loop.io(self.epoll, READ, ref=False)
+            if hasattr(hub.loop, "_callbacks"):
+                self.make_recall()
             self.watcher.start(self._turn)
             self.alarm = hub.loop.timer(0, ref=False)
             self.sweeper = hub.loop.timer(self.sweep_interval, self.sweep_interval, ref=False)
             self.sweeper.start(self._sweep)
         _loops.add(self)
+
+    cdef int make_recall(self) except -1:
+        cdef epoll_event e
+        self.recall = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK)
+        e.events = EPOLLIN | EPOLLET
+        e.data.u64 = RECALLED
+        if self.recall < 0 or epoll_ctl(self.epoll, EPOLL_CTL_ADD, self.recall, &e) < 0:
+            raise OSError(errno, os.strerror(errno))
+        return 0
 
     def __dealloc__(self):
         cdef int i
@@ -143,6 +193,8 @@ cdef class Loop:
         free(self.slots)
         free(self.scratch)
         free(self.events)
+        if self.recall >= 0:
+            close_fd(self.recall)
         if self.epoll >= 0:
             close_fd(self.epoll)
 
@@ -174,6 +226,9 @@ cdef class Loop:
                     self.members -= 1
                     p.abandon()
                     Py_DECREF(p)
+        if self.recall >= 0:
+            close_fd(self.recall)
+            self.recall = -1
         close_fd(epoll)
 
     def set_sweep_interval(self, double seconds):
@@ -279,7 +334,10 @@ cdef class Loop:
 
     def _turn(self):
         if self.epoll >= 0:
+            self.may_linger = self.recall >= 0
+            self.lingers_since = 0
             self.enter()
+            self.may_linger = False
 
     cdef int wake_after_turn(self, Waiter w) except -1:
         """Wake `w` in the hub, as soon as no turn is under way."""
@@ -317,33 +375,46 @@ cdef class Loop:
         return 0
 
     cdef int turn(self, int timeout=0) except -1:
-        """A turn, or the rest of one. Returns early when another greenlet has gone on with it meanwhile (`term` has changed)."""
+        """A turn, or the rest of one. Returns early when another greenlet has gone on with it meanwhile (`term` has changed).
+
+        Returns 1 when all of it was done here.
+        """
         cdef epoll_event* events = <epoll_event*>self.events
         cdef epoll_event* event
         cdef int n, fd
         cdef int64_t term
+        cdef double before
+        cdef bint is_whole = not self.unfinished
         cdef Pollable p
         self.term += 1
         term = self.term
         if self.guarded is not None:
             self.unread.append(self.guarded)
             self.guarded = None
-        if not self.unfinished:
+        if is_whole:
             self.unfinished = True
             self.turns += 1
-            if timeout:
+            if self.fetched:
+                n = self.fetched
+                self.fetched = 0
+            elif timeout:
                 with nogil:
                     n = epoll_wait(self.epoll, events, BATCH, timeout)
             else:
                 n = epoll_wait(self.epoll, events, BATCH, 0)
+            before = self.polled
             self.polled = monotonic()
+            self.brisk = self.brisk + 1 if self.polled - before < self.closely else 0
             self.event_count = n if n > 0 else 0
             self.event_next = 0
             self.resumes = min(len(self.unread), RESUMED)
         while self.event_next < self.event_count:
             event = &events[self.event_next]
             self.event_next += 1
-            fd = <int>(event.data.u64 & 0xFFFFFFFF)
+            fd = <int><uint32_t>event.data.u64
+            if event.data.u64 == RECALLED:
+                self.brisk = 0
+                continue
             if fd >= self.capacity or self.slots[fd].owner == NULL or self.slots[fd].generation != <uint32_t>(event.data.u64 >> 32):
                 continue
             p = <Pollable>self.slots[fd].owner
@@ -363,7 +434,44 @@ cdef class Loop:
                     self.failed("resuming", p, error)
                 if self.term != term:
                     return 0
-        return self.finish_turn()
+        return self.finish_turn() and is_whole
+
+    cdef int linger(self) except -1:
+        """Wait for the next turn here, in the hub's place. Is there one? If not the hub may have something to do."""
+        if not self.may_linger or self.brisk < BRISK or self.kicked or self.awake or self.interrupted is not None or self.epoll < 0:
+            return 0
+        if self.lingers_since == 0:
+            self.lingers_since = self.polled
+            if self.hub.loop.pendingcnt:
+                return 0
+        elif self.polled - self.lingers_since >= self.linger_time:
+            return 0
+        if self.hub.loop._callbacks or self.is_awaited():
+            return 0
+        self.set_recall()
+        with nogil:
+            self.fetched = epoll_wait(self.epoll, <epoll_event*>self.events, BATCH, -1)
+        if self.fetched < 0:
+            self.fetched = 0  # a signal, which is the hub's
+        return self.fetched
+
+    cdef bint is_awaited(self) except -1:
+        """Does the hub have more watchers than are always there? Those are as many as there were at least in this sweep's time and the last one's."""
+        cdef int watchers = self.hub.loop.activecnt
+        if watchers < self.fewest_now:
+            self.fewest_now = watchers
+        return watchers > self.fewest or watchers > self.fewest_now
+
+    cdef int set_recall(self) except -1:
+        cdef itimerspec when
+        cdef double left = self.recalled_at - self.polled, whole = RECALL * self.linger_time
+        if left < ENOUGH * self.linger_time or left > whole:
+            memset(&when, 0, sizeof(when))
+            when.it_value.tv_sec = <long>whole
+            when.it_value.tv_nsec = <long>((whole - <long>whole) * 1e9)
+            timerfd_settime(self.recall, 0, &when, NULL)
+            self.recalled_at = self.polled + whole
+        return 0
 
     cdef int failed(self, str what, object p, object error) except -1:
         """One of them failed; the others have their turn all the same, for edge triggering will not announce them again."""
@@ -392,6 +500,7 @@ cdef class Loop:
         return 0
 
     cdef int finish_turn(self) except -1:
+        """Returns 1 when the turn is through, 0 when another greenlet has gone on with it."""
         cdef int64_t term = self.term
         self.send_unsent()
         if self.term != term:
@@ -399,7 +508,7 @@ cdef class Loop:
         self.unfinished = False
         if self.unread and not self.kicked:
             self.kick()
-        return 0
+        return 1
 
     def run_once(self, double timeout=0):
         """Wait up to `timeout` seconds and serve what is ready: for a loop that no hub drives. Runs timers and sweeps too."""
@@ -453,6 +562,9 @@ cdef class Loop:
                 self.arm(next_deadline)
 
     def _sweep(self):
+        if self.fewest_now < INT_MAX:
+            self.fewest = self.fewest_now
+            self.fewest_now = INT_MAX
         self.sweep_members()
 
     def sweep_members(self):

@@ -280,7 +280,8 @@ class IdlWatch:
         except Exception as error:  # mistakes in the IDL, protoc that is gone, files that vanish: whatever it is, the old one serves
             log.warning("%s has changed and cannot be loaded, so the old one stays: %s", self._idl.path, error)
             return False
-        self._seen = self._look()  # another file may be included now
+        # Another file may be included now; what changed while the others were read is for the next look.
+        self._seen = {path: now.get(path, stamp) for path, stamp in self._look().items()}
         log.info("%s has changed and was loaded again", self._idl.path)
         return True
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import weakref
-from typing import Any
+from typing import Any, Self
 
 import gevent
 import gevent.event
+import gevent.socket
 import greenlet
+import pytest
 
 from poller.leader import Leader
 from poller.loop import loop_of
 from tests.support.echo_stub import Echo, EchoClient, Request, Response
-from tests.support.net import Wire, served, wait_until, with_hub, without_hub
+from tests.support.net import PATIENCE, Wire, served, wait_until, with_hub, without_hub
+from weego.server import Server
 
 
 class Service(Echo):
@@ -100,6 +104,132 @@ def test_a_leader_woken_by_mistake_goes_back_to_sleep() -> None:
         assert woken.wait(20)
         for _ in range(10):
             assert client.echo(Request(message="fine")).message == "fine"
+
+
+class Busy:
+    """A server whose leader lingers for long once calls follow one another, and somebody who makes them."""
+
+    LINGER = 1.0
+
+    def __init__(self, server: Server) -> None:
+        self.hub = server.serving.hub
+        self.loop = loop_of(self.hub)
+        self.loop.closely = PATIENCE
+        self.loop.linger_time = self.LINGER
+        self.address = server.addresses[0]
+        self.stopped = False
+        self.failure: list[BaseException] = []
+        self.calls = 0
+        self.thread = threading.Thread(target=self.call)
+
+    def call(self) -> None:
+        try:
+            with EchoClient(self.address) as client:
+                while not self.stopped:
+                    assert client.echo(Request(message="x")).message == "x"
+                    self.calls += 1
+        except BaseException as error:
+            self.failure.append(error)
+
+    def __enter__(self) -> Self:
+        self.thread.start()
+        wait_until(lambda: self.calls > 10)
+        return self
+
+    def __exit__(self, *what: object) -> None:
+        self.loop.linger_time = 0.001
+        self.stopped = True
+        self.thread.join()
+        assert self.failure == []
+
+
+@without_hub
+def test_a_leader_lingers_while_calls_follow_one_another() -> None:
+    with served(Service()) as server, Busy(server) as busy:
+        wait_until(lambda: busy.calls > 100)
+        before, turns = busy.hub.loop.iteration, busy.loop.turns
+        wait_until(lambda: busy.loop.turns - turns > 500)
+        turns = busy.loop.turns - turns
+        assert busy.hub.loop.iteration - before < turns / 2
+
+
+@without_hub
+def test_a_leader_that_waits_in_vain_is_recalled() -> None:
+    with served(Service()) as server:
+        loop = server.serving.hub.loop
+        with Busy(server):
+            pass
+        for _ in range(3):
+            called = threading.Event()
+            loop.run_callback_threadsafe(called.set)
+            assert called.wait(PATIENCE)
+
+
+@without_hub
+def test_what_is_always_there_has_its_turn_in_the_end() -> None:
+    """A greenlet that reads a socket in the background, and another thread's call."""
+    ours, theirs = socket.socketpair()
+    heard: list[bytes] = []
+    ended = threading.Event()
+
+    def listen() -> None:
+        with gevent.socket.socket(fileno=ours.detach()) as sock:
+            while data := sock.recv(10):
+                heard.append(data)
+        ended.set()
+
+    with served(Service()) as server:
+        server.serving.hub.loop.run_callback_threadsafe(gevent.spawn, listen)
+        with Busy(server) as busy:
+            busy.loop.linger_time = 0.001
+            for n in range(1, 20):
+                theirs.sendall(b"x")
+                wait_until(lambda n=n: len(b"".join(heard)) == n)  # type: ignore[misc]
+                called = threading.Event()
+                busy.hub.loop.run_callback_threadsafe(called.set)
+                assert called.wait(PATIENCE)
+        theirs.close()
+        assert ended.wait(PATIENCE)
+
+
+class Blocking(Service):
+    """Each way to need the hub."""
+
+    def echo(self, req: Request) -> Response:
+        if req.action == "spawn":
+            done = gevent.event.Event()
+            gevent.spawn(done.set)
+            assert done.wait(PATIENCE)
+        elif req.action == "spawn and forget":
+            gevent.spawn(self.kept.append, req.message)
+        elif req.action == "timer":
+            gevent.sleep(0.001)
+        elif req.action == "thread":
+            assert gevent.get_hub().threadpool.apply(threading.get_ident) != threading.get_ident()
+        elif req.action == "socket":
+            ours, theirs = gevent.socket.socketpair()
+            with ours, theirs:
+                gevent.spawn_later(0.001, theirs.sendall, b"x")
+                assert ours.recv(1) == b"x"
+        else:
+            return super().echo(req)
+        return Response(message=req.message)
+
+
+@without_hub
+@pytest.mark.parametrize("action", ["spawn", "spawn and forget", "timer", "thread", "socket", "sleep", "keep"])
+def test_who_waits_for_the_hub_does_not_wait_for_a_leader_that_lingers(action: str) -> None:
+    """To linger takes a minute here, so that the test would not end."""
+    service = Blocking()
+    with served(service) as server, EchoClient(server.addresses[0]) as client:
+        client.echo(Request())  # connected: to accept is the hub's
+        with Busy(server) as busy:
+            busy.loop.linger_time = 60.0
+            for n in range(30):
+                assert client.echo(Request(action=action, message=str(n))).message == str(n)
+            if action == "spawn and forget":
+                wait_until(lambda: service.kept == [str(n) for n in range(30)])
+    service.kept.clear()
 
 
 @with_hub

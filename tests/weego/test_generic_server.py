@@ -293,6 +293,26 @@ def test_a_file_that_is_watched(thrift: Idl, caplog: pytest.LogCaptureFixture) -
     assert "getItem" in thrift.services["Shop"].methods
 
 
+def test_a_file_that_changes_while_it_is_loaded_is_loaded_once_more(thrift: Idl, monkeypatch: pytest.MonkeyPatch) -> None:
+    watch = watch_idl(thrift, interval=3600.0)
+    update = thrift.update
+
+    def slowly() -> None:
+        update()
+        monkeypatch.undo()
+        Path(thrift.path).write_text(THRIFT.replace("getItem", "fetchThatItem"))
+
+    try:
+        monkeypatch.setattr(thrift, "update", slowly)
+        Path(thrift.path).write_text(THRIFT.replace("getItem", "fetchItem"))
+        assert watch.look() is True
+        assert watch.look() is True
+        assert "fetchThatItem" in thrift.services["Shop"].methods
+        assert watch.look() is False
+    finally:
+        watch.stop()
+
+
 def test_included_files_are_watched_too(tmp_path: Path) -> None:
     (tmp_path / "base.thrift").write_text("struct B { 1: i32 a }")
     (tmp_path / "main.thrift").write_text('include "base.thrift"\nservice S { base.B get() }')
