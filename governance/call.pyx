@@ -4,12 +4,21 @@
 cimport cython
 from cpython.contextvars cimport get_value
 from poller.clock cimport monotonic
-from poller.switching cimport PyGreenlet_Import, this_greenlet
 
 from contextvars import ContextVar
 
 from codec.errors import DeadlineExceeded
 from codec.metadata import Metadata
+
+cdef extern from *:
+    """
+    #include "greenlet.h"
+    static inline PyObject *weego_this_greenlet(void) { return (PyObject *)PyGreenlet_GetCurrent(); }
+    """
+    object this_greenlet "weego_this_greenlet"()
+
+cdef extern from "greenlet.h":
+    void PyGreenlet_Import()
 
 # TTHeader int keys (gopkg `metakey.go`).
 cdef int FROM_SERVICE = 3
