@@ -54,7 +54,6 @@ cdef class BlockingLink(Link):
     cdef public bint wants_change        # somebody waits for a stream to end
     cdef object on_change                # told then
     cdef readonly double last_used
-    cdef double last_read                # when bytes came last
     cdef object __weakref__
 
     cdef int release(self) except -1

@@ -13,7 +13,7 @@ Theory of operation
 5. System calls that cannot wait are made with the interpreter's lock held, unless they move much: to let go of it costs more than they do.
 6. A thread may give up a call for which another one waits. If that is the one at the socket, a bell wakes it: a descriptor that there is as soon as a
    call is opened that could be given up so.
-   Who has the connection to itself, where nobody could give up its call, waits in `recv` itself, for a short time: then a call is two system calls.
+   Who has the connection to itself, where nobody could give up its call, waits in `recv` itself, for a short time: that spares a system call.
 7. A stream that is finalized while this very thread is inside (garbage is collected anywhere) is an orphan, and reset on the way out.
 """
 
@@ -96,9 +96,6 @@ cdef double TURN = 0.0015
 # less is no matter. Calls whose deadline is nearer than twice this do not: the kernel is late by a few milliseconds.
 cdef double PATIENCE = 0.02
 cdef bytes RECEIVE_TIMEOUT = struct.pack("@ll", 0, int(PATIENCE * 1e6))
-
-# Seconds after a read for which nobody looks again whether the peer is leaving: what has left it meanwhile is hardly here.
-cdef double FRESH = 0.0002
 
 # Seconds for a last word, which the peer may not take.
 cdef double PARTING = 1.0
@@ -369,12 +366,11 @@ cdef class BlockingLink(Link):
     # ---- a call begins -----------------------------------------------------------------------------------------------
 
     cdef GrpcClientStream start(self, Call call, GrpcMethod method, str compression, bytes payload, bint end):
-        cdef double now = monotonic()
-        if not self.protocol.streams.count and now - self.last_read > FRESH:
+        if not self.protocol.streams.count:
             self.read()  # nobody has looked since the last call: is the peer leaving?
         if not self.may_open():
             raise Crowded(f"the connection to {self.address} takes no further call now", sent=False, instance=self.address)
-        self.last_used = now
+        self.last_used = monotonic()
         return Link.start(self, call, method, compression, payload, end)
 
     # ---- waiting -----------------------------------------------------------------------------------------------------
@@ -634,7 +630,6 @@ cdef class BlockingLink(Link):
         if r == 0:
             self.fail(None)
             return False
-        self.last_read = monotonic()
         if self.session is None:
             input.tail += r
         else:

@@ -83,6 +83,25 @@ def test_threads_keep_to_the_limit_of_the_peer(t: Any) -> None:
 
 
 @without_hub
+def test_an_answer_that_takes_longer_than_anyone_waits_in_one_system_call(t: Any) -> None:
+    def behave(c: Conversation, number: int) -> None:
+        done = 0
+        while c.turn(0.02):
+            if len(c.asked) > done and c.asked[done].remote_done:
+                time.sleep(0.06)
+                c.answer(c.asked[done])
+                done += 1
+
+    with peer(behave) as server, t.TestServiceClient(server.address, timeout=20) as client:
+        client.empty_call(t.Empty())
+        # The others come while the first one waits, and one of them gives up.
+        raised = in_threads(5, lambda number: client.empty_call(t.Empty(), timeout=0.05 if number == 4 else None))
+        assert raised[:4] == [None] * 4
+        assert isinstance(raised[4], DeadlineExceeded)
+        assert server.accepted == 1
+
+
+@without_hub
 def test_more_connections_when_one_is_full(t: Any) -> None:
     def behave(c: Conversation, number: int) -> None:
         done = 0
