@@ -9,8 +9,8 @@ Theory of operation
    loop, and nothing of it on a stack. A leader whose turn is through goes back to the hub, or *lingers*: while turns follow one another closely and
    the hub has nothing to do, it waits for the next one itself. That spares two switches, the hub's own work and half the system calls of each turn. Who
    waits for something of the hub's has a watcher there, so the hub has nothing to do when it has no more watchers than ever: those that are always
-   there are of the background (listeners, signals, heartbeats) and can wait until LINGER is over. A timer of the kernel recalls the leader when no further turn
-   comes; not a timeout of each wait, for starting one costs as much as is spared.
+   there are of the background (listeners, signals, heartbeats) and can wait until LINGER is over. A timer of the kernel recalls the leader when no
+   further turn comes; not a timeout of each wait, for starting one costs as much as is spared.
 2. Members are edge-triggered with EPOLLRDHUP: one event per change, and a short read is the end of the input unless the peer has finished.
    Whoever stops before the end of its input must call `again`, because no event will tell.
 3. Event data holds the descriptor and a generation, because a number may be reused within one batch.
@@ -91,10 +91,11 @@ DEFAULT_SWEEP = 1.0
 
 # A leader may linger for so long (seconds) until the hub is to look at what is always there. That is late by as much, or by RECALL times as much just when
 # calls cease, as it is by a handler that computes for as long.
-cdef uint64_t RECALLED = <uint64_t>-1  # no descriptor and generation
 cdef double LINGER = 0.001
 # Turns follow one another closely when less than this is between them (seconds): what going back to the hub costs would be lost in a longer pause.
 cdef double CLOSELY = 0.00025
+# Event data of the timer that recalls a leader: of no descriptor and generation.
+cdef uint64_t RECALLED = <uint64_t>-1
 
 log = logging.getLogger("weego.worker")
 
