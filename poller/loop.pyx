@@ -93,7 +93,7 @@ DEFAULT_SWEEP = 1.0
 # calls cease, as it is by a handler that computes for as long.
 cdef double LINGER = 0.001
 # Turns follow one another closely when less than this is between them (seconds): what going back to the hub costs would be lost in a longer pause.
-cdef double CLOSELY = 0.00025
+cdef double CLOSELY = 0.0005
 # Event data of the timer that recalls a leader: of no descriptor and generation.
 cdef uint64_t RECALLED = <uint64_t>-1
 
