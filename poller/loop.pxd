@@ -73,6 +73,7 @@ cdef class Loop:
     cdef readonly double sweep_interval  # seconds
     cdef double swept                    # when `run_once` last looked at the time limits
     cdef object interrupted              # what is to be raised when the turn is through: KeyboardInterrupt and the like
+    cdef object callbacks                # the hub's, those that are to be called at its next turn; None when it does not say
     cdef bint may_linger                 # the hub called for this turn
     cdef int fetched                     # events that are there for the next turn
     cdef int fewest                      # watchers that the hub had in the last second

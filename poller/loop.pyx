@@ -169,7 +169,8 @@ cdef class Loop:
         self.fewest = self.fewest_now = INT_MAX
         if hub is not None:
             self.watcher = hub.loop.io(self.epoll, READ, ref=False)
-            if hasattr(hub.loop, "_callbacks"):
+            self.callbacks = getattr(hub.loop, "_callbacks", None)
+            if self.callbacks is not None:
                 self.make_recall()
             self.watcher.start(self._turn)
             self.alarm = hub.loop.timer(0, ref=False)
@@ -447,7 +448,7 @@ cdef class Loop:
                 return 0
         elif self.polled - self.lingers_since >= self.linger_time:
             return 0
-        if self.hub.loop._callbacks or self.is_awaited():
+        if self.callbacks or self.is_awaited():
             return 0
         self.set_recall()
         with nogil:
@@ -458,7 +459,7 @@ cdef class Loop:
 
     cdef bint is_awaited(self) except -1:
         """Does the hub have more watchers than are always there? Those are as many as there were at least in this sweep's time and the last one's."""
-        cdef int watchers = self.hub.loop.activecnt
+        cdef int watchers = <int>self.hub.loop.activecnt - (self.members > 0)  # less our own
         if watchers < self.fewest_now:
             self.fewest_now = watchers
         return watchers > self.fewest or watchers > self.fewest_now

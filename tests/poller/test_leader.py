@@ -154,6 +154,19 @@ def test_a_leader_lingers_while_calls_follow_one_another() -> None:
 
 
 @without_hub
+def test_a_leader_lingers_though_there_was_a_moment_without_connections() -> None:
+    """The loop's own watcher keeps the hub going only while there are connections, and nobody waits for that one."""
+    with served(Service()) as server:
+        for _ in range(2):
+            with Busy(server) as busy:
+                before, turns = busy.hub.loop.iteration, busy.loop.turns
+                wait_until(lambda turns=turns: busy.loop.turns - turns > 500)  # type: ignore[misc]
+                turns = busy.loop.turns - turns
+                assert busy.hub.loop.iteration - before < turns / 2
+            wait_until(lambda: busy.loop.members == 0)
+
+
+@without_hub
 def test_a_leader_that_waits_in_vain_is_recalled() -> None:
     with served(Service()) as server:
         loop = server.serving.hub.loop
