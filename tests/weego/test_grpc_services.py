@@ -9,7 +9,7 @@ from google.protobuf import descriptor_pb2
 from codec.errors import Code
 from tests.support.grpc_echo import NAME, EchoService, Request
 from tests.support.grpc_wire import GrpcWire
-from tests.support.net import served, without_hub
+from tests.support.net import served, with_hub, without_hub
 from weego.grpc_services import NOT_SERVING, SERVING, Health, _health, _reflection
 from weego.serving import GrpcOptions
 
@@ -93,6 +93,7 @@ def test_they_can_be_left_out() -> None:
             assert wire.call(path, Request())[0] == Code.UNIMPLEMENTED
 
 
+@with_hub
 def test_health_of_a_lame_server_and_back() -> None:
     _, classes = _health()
     question = classes["HealthCheckRequest"](service=NAME)
