@@ -78,7 +78,7 @@ cdef class Loop:
     cdef int fetched                     # events that are there for the next turn
     cdef int fewest                      # watchers that the hub had in the last second
     cdef int fewest_now                  # … in this one
-    cdef int brisk                       # so many turns have followed one another closely
+    cdef int brisk                       # so many turns have followed one another closely, BRISK at most
     cdef public double closely           # seconds
     cdef public double linger_time       # seconds; for tests, as the one before
     cdef double lingers_since

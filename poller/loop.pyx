@@ -406,7 +406,7 @@ cdef class Loop:
                 n = epoll_wait(self.epoll, events, BATCH, 0)
             before = self.polled
             self.polled = monotonic()
-            self.brisk = self.brisk + 1 if self.polled - before < self.closely else 0
+            self.brisk = min(self.brisk + 1, <int>BRISK) if self.polled - before < self.closely else 0
             self.event_count = n if n > 0 else 0
             self.event_next = 0
             self.resumes = min(len(self.unread), RESUMED)

@@ -88,8 +88,9 @@ cdef class HubLink(Link):
         finally:
             if is_set:
                 self.loop.timers.unset(&s.late_reading)
-        # Should somebody still want to open it, who waits there next looks and waits on.
-        self.spare, s.reading = s.reading, None
+        # Should somebody still want to open it, who waits there next looks and waits on. But nobody may be in it, as where two read one stream.
+        if s.reading is not None and s.reading.greenlet is None:
+            self.spare, s.reading = s.reading, None
         return 0
 
     cdef int wait_room(self, GrpcClientStream s, double deadline) except -1:
